@@ -1,0 +1,7 @@
+"""`python -m ropewalk`: the same as the command `ropewalk`."""
+
+import sys
+
+from ropewalk.cli import main
+
+sys.exit(main())

@@ -1,0 +1,53 @@
+"""cos and sin of a position map, built in float64 and kept while they fit."""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor
+
+from ropewalk.plan import Plan, PositionMap
+from ropewalk.rotary import rotation
+
+KEPT = 64  # tables; a model needs one per distinct map and frequency table, two or three for most methods
+LARGEST = 2**26  # numbers; larger tables (one per head) are built anew for every layer
+
+
+class Tables:
+    """Tables for the positions 0 ... N - 1 of maps that are the same for all layers and heads, grown by doubling."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[object, ...], tuple[Tensor, Tensor]] = OrderedDict()
+
+    def get(
+        self, to: PositionMap, plan: Plan, layer: int, positions: Tensor | range, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """cos and sin, float32 [heads or 1, N, pairs] on `device`, of the mapped positions times theta.
+
+        Args:
+            to: the position map.
+            plan: gives theta and the attention scaling of `layer`.
+            positions: int64 [N], or a range of consecutive positions (then the table is kept).
+        """
+        if not isinstance(positions, range):
+            return self._build(to, plan, layer, positions, device)
+        shared = not (to.per_head or to.per_layer or plan.table.per_layer)
+        if not shared or positions.stop * plan.table.pairs > LARGEST:
+            return self._build(to, plan, layer, torch.arange(positions.start, positions.stop), device)
+        key = (to, plan.table, device)
+        if key not in self._kept or self._kept[key][0].shape[1] < positions.stop:
+            capacity = 1 << (positions.stop - 1).bit_length()
+            self._kept[key] = self._build(to, plan, layer, torch.arange(capacity), device)
+            if len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        cos, sin = self._kept[key]
+        return cos[:, positions.start : positions.stop], sin[:, positions.start : positions.stop]
+
+    @staticmethod
+    def _build(
+        to: PositionMap, plan: Plan, layer: int, positions: Tensor, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        where = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
+        theta = plan.table.theta(layer).to(where)
+        cos, sin = rotation(to(positions.to(where), layer), theta, plan.table.attention_scaling)
+        return cos.to(device), sin.to(device)

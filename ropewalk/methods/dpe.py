@@ -1,0 +1,97 @@
+"""DPE: every group of rotary dimensions gets the distances that it can tell apart."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from ropewalk.errors import MethodError
+from ropewalk.grid import Grid
+from ropewalk.methods.base import METHODS, Choice, PositionMethod, extension_factor, require
+from ropewalk.methods.two_bands import local_window, two_bands
+from ropewalk.plan import Band, PositionMap
+from ropewalk.profile import Profile
+from ropewalk.rotary import RotarySpec
+
+
+@METHODS.register("dpe")
+@dataclass(frozen=True, kw_only=True)
+class DPE(PositionMethod):
+    """DPE: beyond the window, each group of rotary pairs counts distances in steps of its own scale.
+
+    p_i = m - n for m - n < w, else floor(m / s_i) - floor(n / s_i) + w - floor(w / s_i), with s_i the scale of pair i
+    where (layer, head, pair) is a key dimension and 1 elsewhere (arXiv 2504.18857, section 3). The authors' prefill has
+    w - w / s_i and their decode w - floor(w / s_i), which disagree where s_i does not divide w; we take the floor in
+    both, so that prefill and decode agree.
+
+    Attributes:
+        window: w, tokens. Left out: an eighth of the trained window, at most 1,024 (the released value).
+        scales: one scale >= 1 per group of neighbouring pairs, fastest first; the number of groups divides the pairs.
+            Left out: 1 for pairs whose wavelength is at most a sixth of the trained window, 2 x target / trained for
+            the rest.
+        profile: path of a calibrated profile with window, scales and key-dimension mask; what is given beside it wins.
+        mask: which (layer, query head, pair) are key dimensions, bool [layers or 1, heads or 1, pairs]; all if None.
+    """
+
+    name: ClassVar[str] = "dpe"
+    paper: ClassVar[str] = "arXiv 2504.18857"
+    bibtex: ClassVar[str] = """@inproceedings{lu2025dpe, title={Effective Length Extrapolation via Dimension-Wise Positional Embeddings Manipulation},
+  author={Lu, Yi and Zhao, Wanxu and Zhou, Xin and others}, booktitle={COLM}, year={2025}}"""
+
+    window: int | None = None
+    scales: tuple[float, ...] | None = None
+    profile: Path | None = None
+    mask: Grid | None = field(default=None, metadata={"written": False})
+
+    def choose(self, spec: RotarySpec, target_length: int) -> dict[str, Choice]:
+        window = local_window(spec, target_length)
+        fast = spec.wavelengths <= spec.pretrained_length / 6
+        factor = extension_factor(spec, target_length)
+        slow = 2 * factor if factor > 1 else 1.0
+        rule = "1 where the wavelength is at most a sixth of the trained window, 2 x target / trained elsewhere"
+        own: dict[str, Choice] = {"window": window, "scales": (tuple(np.where(fast, 1.0, slow).tolist()), rule)}
+        if self.profile is not None:
+            own |= self._from_profile(spec, target_length)
+        return super().choose(spec, target_length) | own
+
+    def _from_profile(self, spec: RotarySpec, target_length: int) -> dict[str, Choice]:
+        assert self.profile is not None
+        profile = Profile.load(self.profile)
+        profile.require(kind="dpe", spec=spec)
+        own: dict[str, Choice] = {}
+        reason = f"profile {self.profile}"
+        if "scales" in profile.values:
+            own["scales"] = (tuple(float(s) for s in profile.values["scales"]), reason)
+        if "window" in profile.values:
+            own["window"] = (int(profile.values["window"]), reason)
+        if "logit_scale" in profile.values:
+            own["logit_scale"] = (float(profile.values["logit_scale"]), reason)
+        if "mask" in profile.arrays:
+            own["mask"] = (Grid(profile.arrays["mask"]), reason)
+        return own
+
+    def check(self, spec: RotarySpec) -> None:
+        super().check(spec)
+        assert self.window is not None and self.scales is not None
+        require(self, "window", 1 <= self.window <= spec.pretrained_length, f"between 1 and {spec.pretrained_length}")
+        require(self, "scales", all(s >= 1 for s in self.scales), "a list of numbers >= 1")
+        if not self.scales or spec.pairs % len(self.scales):
+            raise MethodError(
+                f"dpe: {len(self.scales)} scales do not fit the model's {spec.pairs} rotary pairs; "
+                f"give a number of scales that divides {spec.pairs}"
+            )
+        if self.mask is not None:
+            wanted = (spec.num_layers, spec.num_heads, spec.pairs)
+            shape = self.mask.array.shape
+            if any(have not in (1, want) for have, want in zip(shape, wanted, strict=True)):
+                raise MethodError(f"dpe: the key-dimension mask has shape {shape}, wanted {wanted} or 1 on an axis")
+
+    def bands(self, spec: RotarySpec) -> tuple[Band, ...]:
+        assert self.window is not None and self.scales is not None
+        scale = np.repeat(np.array(self.scales), spec.pairs // len(self.scales))[None, None, :]
+        if self.mask is not None:
+            scale = np.where(self.mask.array != 0, scale, 1.0)
+        offset = self.window - np.floor(self.window / scale)
+        query = PositionMap(Grid(scale), Grid(offset), floor=True)
+        return two_bands(self.window, query, PositionMap(Grid(scale), floor=True))

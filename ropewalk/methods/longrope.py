@@ -1,0 +1,88 @@
+"""LongRoPE: one searched factor per pair, for short and for long texts."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from ropewalk.errors import MethodError
+from ropewalk.grid import Grid
+from ropewalk.methods.base import METHODS, Choice, FrequencyMethod, require
+from ropewalk.rotary import FrequencyTable, RotarySpec
+
+
+@METHODS.register("longrope")
+@dataclass(frozen=True, kw_only=True)
+class LongRoPE(FrequencyMethod):
+    """longrope: given factors per rotary pair, one set up to the original window and one beyond it.
+
+    theta'_i = theta_i / lambda_i with lambda = short for texts of at most `original` tokens and long beyond
+    (arXiv 2402.13753; the form of transformers, which has no start-token retention). Which set holds is fixed per text
+    when it is admitted. Attention factor sqrt(1 + ln s / ln L).
+
+    Attributes:
+        long: one factor per pair for long texts.
+        short: one factor per pair for texts within the original window. Left out: all 1.
+        original: window up to which the short factors hold, tokens. Left out: the trained window.
+        factor: s of the attention factor. Left out: target / original.
+        attention_factor: multiplies cos and sin. Left out: sqrt(1 + ln s / ln L).
+        file: JSON with "long_factor" and, optionally, "short_factor", as in a model's configuration.
+    """
+
+    name: ClassVar[str] = "longrope"
+    paper: ClassVar[str] = "arXiv 2402.13753"
+    bibtex: ClassVar[str] = """@inproceedings{ding2024longrope, title={{LongRoPE}: Extending {LLM} Context Window Beyond 2 Million Tokens},
+  author={Ding, Yiran and Zhang, Li Lyna and Zhang, Chengruidong and others}, booktitle={ICML}, year={2024}}"""
+    length_dependent: ClassVar[bool] = True
+
+    long: tuple[float, ...] | None = None
+    short: tuple[float, ...] | None = None
+    original: int | None = None
+    factor: float | None = None
+    attention_factor: float | None = None
+    file: Path | None = None
+
+    def choose(self, spec: RotarySpec, target_length: int) -> dict[str, Choice]:
+        original = self.original or spec.pretrained_length
+        own: dict[str, Choice] = {
+            "original": (original, "the trained window"),
+            "short": ((1.0,) * spec.pairs, "the model's own frequencies"),
+            "factor": (max(1.0, target_length / original), "target / original"),
+        }
+        if self.file is not None:
+            own |= self._from_file(self.file)
+        return super().choose(spec, target_length) | own
+
+    @staticmethod
+    def _from_file(path: Path) -> dict[str, Choice]:
+        try:
+            value = json.loads(path.read_text())
+            names = {"long": "long_factor", "short": "short_factor"}
+            return {k: (tuple(map(float, value[n])), f"file {path}") for k, n in names.items() if n in value}
+        except OSError as error:
+            raise MethodError(f"longrope: cannot read {str(path)!r}: {error.strerror}") from error
+        except (ValueError, TypeError) as error:
+            raise MethodError(f"longrope: {str(path)!r} is not JSON with lists long_factor and short_factor: {error}") from error
+
+    def check(self, spec: RotarySpec) -> None:
+        super().check(spec)
+        assert self.short is not None and self.original is not None and self.factor is not None
+        if self.long is None:
+            raise MethodError(f"longrope: give the long factors, one per pair ({spec.pairs}): long=1/1.2/... or file=PATH")
+        for field, factors in (("long", self.long), ("short", self.short)):
+            if len(factors) != spec.pairs:
+                raise MethodError(f"longrope: {len(factors)} {field} factors given, the model has {spec.pairs} rotary pairs")
+            require(self, field, all(math.isfinite(f) and f > 0 for f in factors), "a list of numbers above 0")
+        require(self, "original", self.original > 1, "at least 2 tokens")
+        require(self, "factor", self.factor >= 1, "at least 1")
+
+    def table(self, spec: RotarySpec, length: int) -> FrequencyTable:
+        assert self.long is not None and self.short is not None and self.original is not None and self.factor is not None
+        factors = np.array(self.short if length <= self.original else self.long)
+        scaling = self.attention_factor
+        if scaling is None:
+            scaling = math.sqrt(1 + math.log(self.factor) / math.log(self.original))
+        return FrequencyTable(Grid(np.array(spec.inv_freq) / factors), spec.attention_scaling * scaling)

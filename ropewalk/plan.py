@@ -1,0 +1,227 @@
+"""Plan: what a method makes of a model, as data.
+
+Attention between query position m and key position n sees, in rotary pair i, the angle theta_i * p_i(m, n). A plan says
+what theta_i is (a FrequencyTable) and what p_i is (bands: disjoint regions of the causal triangle, each with a query map
+a_i(m) and a key map b_i(n), p_i = a_i(m) - b_i(n)). It is frozen, hashable, saved as JSON and drawn as a picture.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ropewalk.errors import ProfileError
+from ropewalk.grid import Grid
+from ropewalk.rotary import FrequencyTable
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class PositionMap:
+    """p -> min(f((p mod modulus) / scale) + offset, cap), with f the floor or the identity.
+
+    Attributes:
+        scale: tokens that share one position, >= 1 or infinity (then the map is the constant `offset`); a Grid.
+        offset: positions; a Grid.
+        floor: take the floor of the quotient.
+        modulus: positions start anew every so many tokens, or None.
+        cap: largest position, or None.
+    """
+
+    scale: Grid = field(default_factory=lambda: Grid(1.0))
+    offset: Grid = field(default_factory=lambda: Grid(0.0))
+    floor: bool = False
+    modulus: int | None = None
+    cap: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", Grid.of(self.scale))
+        object.__setattr__(self, "offset", Grid.of(self.offset))
+
+    def __call__(self, positions: Tensor, layer: int = 0) -> Tensor:
+        """Map token positions [N] to float64 [heads or 1, N, pairs or 1] for one layer."""
+        scale = torch.tensor(self.scale.layer(layer), device=positions.device)[:, None, :]
+        offset = torch.tensor(self.offset.layer(layer), device=positions.device)[:, None, :]
+        p = positions.double()[None, :, None]
+        if self.modulus is not None:
+            p = torch.remainder(p, self.modulus)
+        p = p / scale
+        if self.floor:
+            p = p.floor()
+        p = p + offset
+        return p if self.cap is None else p.clamp(max=self.cap)
+
+    @property
+    def identity(self) -> bool:
+        """True when every position maps to itself."""
+        return self.scale.equals(1) and self.offset.equals(0) and self.modulus is None and self.cap is None
+
+    @property
+    def per_layer(self) -> bool:
+        """True when layers differ."""
+        return max(self.scale.array.shape[0], self.offset.array.shape[0]) > 1
+
+    @property
+    def per_head(self) -> bool:
+        """True when query heads differ, so that grouped keys cannot be shared."""
+        return max(self.scale.array.shape[1], self.offset.array.shape[1]) > 1
+
+    def to_json(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+        return {
+            "scale": self.scale.to_json(arrays),
+            "offset": self.offset.to_json(arrays),
+            "floor": self.floor,
+            "modulus": self.modulus,
+            "cap": self.cap,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], arrays: dict[str, np.ndarray]) -> "PositionMap":
+        grids = {name: Grid.from_json(value[name], arrays) for name in ("scale", "offset")}
+        return cls(**grids, floor=value["floor"], modulus=value["modulus"], cap=value["cap"])
+
+
+@dataclass(frozen=True)
+class Region:
+    """The pairs (m, n) with n <= m and lo <= floor(m / chunk) - floor(n / chunk) < hi.
+
+    chunk = 1 makes it a band of distances in tokens; hi = None means no upper bound.
+    """
+
+    lo: int = 0
+    hi: int | None = None
+    chunk: int = 1
+
+    def contains(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
+        """Bool tensor over the broadcast of both position tensors."""
+        difference = query_positions // self.chunk - key_positions // self.chunk
+        inside = (difference >= self.lo) & (key_positions <= query_positions)
+        return inside if self.hi is None else inside & (difference < self.hi)
+
+
+@dataclass(frozen=True)
+class Band:
+    """A region with the position maps that hold in it."""
+
+    region: Region = Region()
+    query: PositionMap = PositionMap()
+    key: PositionMap = PositionMap()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bands + frequency table + what is done to the logits.
+
+    Attributes:
+        bands: disjoint and together the whole causal triangle.
+        table: theta_i and the attention factor.
+        logit_scale: multiplies every logit.
+        log_n: trained window L in tokens; queries are multiplied by max(1, ln(m + 1) / ln L). None: no log-n scale.
+    """
+
+    bands: tuple[Band, ...]
+    table: FrequencyTable
+    logit_scale: float = 1.0
+    log_n: int | None = None
+
+    @property
+    def takes_attention(self) -> bool:
+        """True when replacing the model's frequency table is not enough to carry the plan out."""
+        return (
+            len(self.bands) > 1
+            or not (self.bands[0].query.identity and self.bands[0].key.identity)
+            or self.bands[0].region != Region()
+            or self.logit_scale != 1
+            or self.log_n is not None
+            or self.table.per_layer
+        )
+
+    def query_scale(self, query_positions: Tensor) -> Tensor | None:
+        """The log-n factor of each query, float64 in the shape of `query_positions`, or None."""
+        if self.log_n is None:
+            return None
+        logs = (query_positions.double().clamp(min=0) + 1).log() / float(np.log(self.log_n))
+        return logs.clamp(min=1)
+
+    def coverage(self, length: int) -> Tensor:
+        """How many bands contain each (m, n), int64 [length, length]; 1 below and on the diagonal, 0 above it."""
+        m, n = torch.arange(length)[:, None], torch.arange(length)[None, :]
+        return torch.stack([band.region.contains(m, n) for band in self.bands]).sum(0)
+
+    def effective_distance(self, length: int, layer: int = 0) -> Tensor:
+        """p_i(m, n) in positions, float64 [heads or 1, length, length, pairs or 1], zero above the diagonal.
+
+        Dense, for tests and drawing: length^2 * heads * pairs numbers.
+        """
+        positions = torch.arange(length)
+        total = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+        for band in self.bands:
+            inside = band.region.contains(positions[:, None], positions[None, :])[None, :, :, None]
+            distance = band.query(positions, layer)[:, :, None, :] - band.key(positions, layer)[:, None, :, :]
+            total = total + torch.where(inside, distance, 0.0)
+        return total
+
+    def to_json(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+        """JSON-ready form; grids of more than 4,096 numbers are put into `arrays` and referred to by hash."""
+        bands = [
+            {
+                "region": {"lo": band.region.lo, "hi": band.region.hi, "chunk": band.region.chunk},
+                "query": band.query.to_json(arrays),
+                "key": band.key.to_json(arrays),
+            }
+            for band in self.bands
+        ]
+        return {
+            "version": VERSION,
+            "bands": bands,
+            "table": self.table.to_json(arrays),
+            "logit_scale": self.logit_scale,
+            "log_n": self.log_n,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], arrays: dict[str, np.ndarray]) -> "Plan":
+        """Undo `to_json`; raises ProfileError when the version is unknown, a field is missing or an array differs."""
+        if not isinstance(value, dict) or value.get("version") != VERSION:
+            raise ProfileError(f"this is not a plan of version {VERSION}; save it again with this version of ropewalk")
+        try:
+            bands = tuple(
+                Band(
+                    Region(**band["region"]),
+                    PositionMap.from_json(band["query"], arrays),
+                    PositionMap.from_json(band["key"], arrays),
+                )
+                for band in value["bands"]
+            )
+            table = FrequencyTable.from_json(value["table"], arrays)
+            return cls(bands, table, value["logit_scale"], value["log_n"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProfileError(f"the plan is malformed ({error!r}); save it again") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON to `path`, and large arrays to a safetensors file of the same name beside it."""
+        path = Path(path)
+        arrays: dict[str, np.ndarray] = {}
+        text = json.dumps(self.to_json(arrays), indent=1)
+        if arrays:
+            safetensors.numpy.save_file(arrays, path.with_suffix(".safetensors"))
+        path.write_text(text + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Plan":
+        """Read what `save` wrote; raises ProfileError for a missing, malformed or altered file."""
+        path = Path(path)
+        beside = path.with_suffix(".safetensors")
+        try:
+            value = json.loads(path.read_text())
+            arrays = safetensors.numpy.load_file(beside) if beside.exists() else {}
+        except (OSError, json.JSONDecodeError, SafetensorError) as error:
+            raise ProfileError(f"cannot read the plan {str(path)!r}: {error}") from error
+        return cls.from_json(value, arrays)

@@ -1,0 +1,95 @@
+"""Profile: what calibration found for one model, as JSON + safetensors, checked against the model that it is used on."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from ropewalk.errors import ProfileError
+from ropewalk.rotary import RotarySpec
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What must agree for a profile to fit a model."""
+
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rotary_dim: int
+    base: float
+    pretrained_length: int
+
+    @classmethod
+    def of(cls, spec: RotarySpec) -> "Fingerprint":
+        return cls(**{name: getattr(spec, name) for name in cls.__dataclass_fields__})
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_layers} layers, {self.num_heads}/{self.num_kv_heads} heads of {self.head_dim} "
+            f"({self.rotary_dim} rotated), base {self.base:g}, window {self.pretrained_length}"
+        )
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Calibrated parameters of one method for one model.
+
+    Attributes:
+        kind: the method that the profile is for ("dpe").
+        fingerprint: the model that it was made on.
+        values: JSON values by field name of the method.
+        arrays: larger values (key-dimension masks) by field name.
+        provenance: how it was made: model name, target length, seeds, versions, trials.
+    """
+
+    kind: str
+    fingerprint: Fingerprint
+    values: dict[str, Any]
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def require(self, *, kind: str, spec: RotarySpec) -> None:
+        """Raise ProfileError unless the profile is of this kind and was made on such a model."""
+        if self.kind != kind:
+            raise ProfileError(f"this is a profile for {self.kind!r}, wanted one for {kind!r}")
+        have, want = self.fingerprint, Fingerprint.of(spec)
+        if have != want:
+            raise ProfileError(f"the profile was made on another model: {have}; this model has {want}")
+
+    def save(self, path: str | Path) -> None:
+        """Write `path` (JSON) and, where there are arrays, a safetensors file of the same name."""
+        path = Path(path)
+        value = {"version": VERSION, "kind": self.kind, "fingerprint": asdict(self.fingerprint)}
+        value |= {"values": self.values, "provenance": self.provenance, "arrays": sorted(self.arrays)}
+        if self.arrays:
+            safetensors.numpy.save_file(self.arrays, path.with_suffix(".safetensors"))
+        path.write_text(json.dumps(value, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Profile":
+        """Read what `save` wrote; nothing in it is executed. Raises ProfileError with what is wrong."""
+        path = Path(path)
+        try:
+            value = json.loads(path.read_text())
+        except OSError as error:
+            raise ProfileError(f"cannot read the profile {str(path)!r}: {error.strerror}; give the path of a profile") from error
+        except ValueError as error:
+            raise ProfileError(f"the profile {str(path)!r} is not JSON ({error}); write it again") from error
+        if not isinstance(value, dict) or value.get("version") != VERSION:
+            raise ProfileError(f"{str(path)!r} is not a profile of version {VERSION}; calibrate again with this version")
+        try:
+            arrays = safetensors.numpy.load_file(path.with_suffix(".safetensors")) if value["arrays"] else {}
+            missing = sorted(set(value["arrays"]) - set(arrays))
+            if missing:
+                raise ProfileError(f"{str(path)!r} misses the arrays {missing} in its safetensors file")
+            return cls(value["kind"], Fingerprint(**value["fingerprint"]), value["values"], arrays, value["provenance"])
+        except (KeyError, TypeError, OSError, SafetensorError) as error:
+            raise ProfileError(f"the profile {str(path)!r} is malformed ({error!r}); write it again") from error
