@@ -49,6 +49,10 @@ class Method(ABC):
         """Longest text, tokens, on which the method keeps its promise; None where there is no such limit."""
         return None
 
+    def natural_length(self, spec: RotarySpec) -> int:
+        """The target when none is given: what the method reaches as it was given, at least the trained window."""
+        return self.resolve(spec, spec.pretrained_length).reach(spec) or spec.pretrained_length
+
     def bands(self, spec: RotarySpec) -> tuple[Band, ...]:
         """p_i of the filled method; plain distances unless a position method says otherwise."""
         return (Band(),)
@@ -144,6 +148,10 @@ class FrequencyMethod(Method):
         """How many times the trained window this (filled) table stretches to."""
         factor = getattr(self, "factor", None)
         return float(factor) if factor is not None else extension_factor(spec, target_length)
+
+    def natural_length(self, spec: RotarySpec) -> int:
+        trained = spec.pretrained_length
+        return round(self.resolve(spec, trained).stretch(spec, trained) * trained)
 
     def check(self, spec: RotarySpec) -> None:
         super().check(spec)

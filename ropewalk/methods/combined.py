@@ -20,7 +20,6 @@ class Combined(Method):
 
     name: ClassVar[str] = "combined"
     paper: ClassVar[str] = "both"
-    bibtex: ClassVar[str] = ""
     kind = "both"
 
     position: PositionMethod
@@ -32,6 +31,10 @@ class Combined(Method):
                 f"{self.position}+{self.frequency}: join one position method and one frequency method, "
                 "in this order (dpe+yarn, string+yarn:factor=2)"
             )
+
+    @property
+    def bibtex(self) -> str:  # type: ignore[override]
+        return f"{self.position.bibtex}\n{self.frequency.bibtex}"
 
     @property
     def length_dependent(self) -> bool:  # type: ignore[override]
@@ -71,6 +74,10 @@ class Combined(Method):
             self.position.check_target(left, target_length)
         except MethodError as error:
             raise MethodError(f"{error} (over {self.frequency}, which stretches the window to {left.pretrained_length})") from None
+
+    def natural_length(self, spec: RotarySpec) -> int:
+        left = self.resolve(spec, spec.pretrained_length).left(spec, spec.pretrained_length)
+        return self.position.natural_length(left)
 
     def reach(self, spec: RotarySpec) -> int | None:
         return self.position.reach(self.left(spec, spec.pretrained_length))

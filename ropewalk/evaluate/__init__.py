@@ -1,0 +1,1 @@
+"""Tasks, texts, runs and statistics: what a method gained and what it cost."""

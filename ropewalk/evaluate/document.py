@@ -1,0 +1,72 @@
+"""A document to evaluate on: filler text of an exact token count, the same for every method."""
+
+import random
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from ropewalk.errors import EvaluationError
+from ropewalk.evaluate import corpus as corpora
+
+SEPARATOR = "\n\n"
+
+
+@dataclass(frozen=True)
+class Document:
+    """Token ids to prefill.
+
+    Attributes:
+        ids: token ids; a start token comes first where the tokenizer adds one.
+        scored: for each token, whether its loss counts; the start token and hidden facts do not.
+        seed: of every choice in it.
+        corpus: name of the text, for `ropewalk.evaluate.corpus`.
+        start: index of the corpus paragraph that it begins with.
+    """
+
+    ids: tuple[int, ...]
+    scored: tuple[bool, ...]
+    seed: int
+    corpus: str
+    start: int
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a piece of text, no special tokens added."""
+    # Whole corpora are longer than any window: the tokenizer's warning about that says nothing here.
+    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def start_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the tokenizer puts before a text: its start token, or nothing."""
+    added = tokenizer("", add_special_tokens=True)["input_ids"]
+    return added[:1] if added and added[0] == tokenizer.bos_token_id else []
+
+
+def filler(
+    tokenizer: PreTrainedTokenizerBase, length: int, *, rng: random.Random, corpus: str
+) -> tuple[int, list[list[int]]]:
+    """Consecutive paragraphs of a corpus, from a random one on, of `length` tokens together.
+
+    Every paragraph ends with a blank line; the last one is cut to fit. Past its end the corpus begins again.
+
+    Returns:
+        The index of the first paragraph, and the token ids of each paragraph.
+
+    Raises:
+        EvaluationError: `length` has no room for one token of text, or the corpus is unknown.
+    """
+    texts = corpora.paragraphs(corpus)
+    end = encode(tokenizer, SEPARATOR)
+    if length <= len(end):
+        raise EvaluationError(f"no room for text in a document of {length} tokens; ask for a longer one")
+    start = index = rng.randrange(len(texts))
+    pieces: list[list[int]] = []
+    room = length
+    while room > 0:
+        piece = encode(tokenizer, texts[index % len(texts)] + SEPARATOR)
+        if len(piece) > room:
+            piece = (piece[: max(0, room - len(end))] + end)[:room]
+        pieces.append(piece)
+        room -= len(piece)
+        index += 1
+    return start, pieces

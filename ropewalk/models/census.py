@@ -1,0 +1,199 @@
+"""Reading a model through the seam: one RotarySpec for the layers that an extension is for, and what the others are."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from ropewalk.errors import ModelError
+from ropewalk.models.probe import Capture, LayoutError, RotaryKey, Rotation, read_rotation
+from ropewalk.models.seam import Seam, find_rotaries, name_of
+from ropewalk.models.spec import pretrained_length, rope_parameters, scaling_of
+from ropewalk.rotary import RotarySpec
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One attention module.
+
+    Attributes:
+        kind: "full" (extended), "sliding" (stays as it is) or "none" (no rotation, stays as it is).
+        spec: its rotary embedding; for "none" a rotation by nothing.
+        rotation: which columns of cos and sin its dimensions use, None for "none".
+        window: the model's own window, tokens, or None.
+    """
+
+    kind: str
+    spec: RotarySpec
+    rotation: Rotation | None
+    window: int | None
+
+
+@dataclass(frozen=True)
+class RotaryColumns:
+    """One rotary module under one layer type.
+
+    Attributes:
+        inv_freq: theta_i, float64 values of the model's float32, [pairs].
+        pairs: which pair every column of cos belongs to, [width].
+        attention_scaling: the factor that cos and sin carry.
+    """
+
+    inv_freq: tuple[float, ...]
+    pairs: tuple[int, ...]
+    attention_scaling: float
+
+
+@dataclass(frozen=True)
+class Census:
+    """Everything that the probe found; `spec` is the one of the full-attention layers."""
+
+    spec: RotarySpec
+    layers: tuple[Layer, ...]
+    columns: dict[RotaryKey, RotaryColumns]
+    rotary: RotaryKey
+
+
+@contextmanager
+def quietly(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients, and every module's training flag as it was afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def take_census(seam: Seam, pretrained: int | None = None) -> Census:
+    """Probe an attached seam. Raises ModelError, naming the family, for a model that cannot be extended."""
+    model = seam.model
+    refuse_by_family(model)
+    token = torch.full((1, 1), model.config.get_text_config().vocab_size // 2, device=model.device)
+    with quietly(model):
+        try:
+            records = seam.run_probes(lambda: model(input_ids=token, use_cache=False))
+        except (RuntimeError, TypeError, AttributeError, IndexError) as error:
+            raise ModelError(f"{name_of(model)} cannot be extended: it fails with a neutral rotation or our mask: {error}") from error
+    if not records.captures or not records.widths:
+        raise ModelError(f"{name_of(model)} cannot be extended: its attention or rotary module is not reached by a forward")
+    columns = {rotary: _columns(seam, rotary) for rotary in records.widths}
+    parameters = rope_parameters(model.config.get_text_config())
+    length = pretrained or pretrained_length(model.config.get_text_config(), parameters)
+    layers = [_layer(model, captures, records.widths, columns, length) for captures in records.captures.values()]
+    full = [layer for layer in layers if layer.kind == "full"]
+    if not full:
+        raise ModelError(
+            f"{name_of(model)}: nothing to extend: no rotary layer looks past {length} tokens "
+            "(its layers have sliding windows or no rotation)"
+        )
+    first = full[0]
+    if any(replace(layer.spec) != first.spec or layer.rotation != first.rotation for layer in full):
+        raise ModelError(f"{name_of(model)} cannot be extended: its full-attention layers rotate in different ways")
+    assert first.rotation is not None
+    scaling = scaling_of(parameters)
+    if scaling == "longrope":  # a length-switched table: the one that holds at the trained window
+        table, factor = ROPE_INIT_FUNCTIONS["longrope"](model.config.get_text_config(), seq_len=length)
+        first_spec = replace(first.spec, inv_freq=tuple(table.double().tolist()), attention_scaling=float(factor))
+    else:
+        first_spec = first.spec
+    spec = replace(
+        first_spec,
+        base=float(parameters.get("rope_theta", 10000.0)),
+        num_layers=len(layers),
+        layer_kinds=tuple(layer.kind for layer in layers),
+        scaling=scaling,
+    )
+    return Census(spec, tuple(layers), columns, first.rotation.rotary)
+
+
+def refuse_by_family(model: PreTrainedModel) -> None:
+    """Raise ModelError for kinds of models that are known not to work, before anything is run."""
+    config = getattr(model, "config", None)
+    if config is None or not hasattr(model, "set_attn_implementation"):
+        raise ModelError(f"{type(model).__name__} is not a transformers model; load it with AutoModelForCausalLM")
+    text = config.get_text_config()
+    parameters = getattr(text, "rope_parameters", None) or {}
+    if any("mrope_section" in p for p in [parameters, *parameters.values()] if isinstance(p, dict)):
+        raise ModelError(f"{name_of(model)} cannot be extended: multimodal rotary positions (M-RoPE) are three-dimensional")
+    if text is not config:
+        raise ModelError(f"{name_of(model)} is multimodal; extend its language model ({text.model_type}) alone")
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{name_of(model)} cannot be extended: it is an encoder-decoder model")
+    if not find_rotaries(model):
+        raise ModelError(f"{name_of(model)} is not a RoPE model: it has no rotary module")
+
+
+def _columns(seam: Seam, rotary: RotaryKey) -> RotaryColumns:
+    """Read theta off the stock module's cos and sin at position 1, and match it with the module's inv_freq."""
+    path, layer_type = rotary
+    module = seam.rotaries[path]
+    buffer = getattr(module, f"{layer_type}_inv_freq" if layer_type else "inv_freq", None)
+    if not isinstance(buffer, torch.Tensor):
+        raise ModelError(f"{name_of(seam.model)} cannot be extended: its rotary module has no inv_freq")
+    with torch.no_grad():
+        one = torch.ones(1, 1, dtype=torch.int64, device=buffer.device)
+        cos, sin = seam.stock_rotary(rotary, torch.zeros(1, 1, 1, device=buffer.device), one)
+    cos, sin = cos[0, 0].double().cpu().numpy(), sin[0, 0].double().cpu().numpy()
+    theta = buffer.double().cpu().numpy()
+    angle, width = np.arctan2(sin, cos), len(cos)
+    scaling = float(getattr(module, f"{layer_type}_attention_scaling" if layer_type else "attention_scaling", 1.0))
+    if not np.allclose(np.hypot(cos, sin), scaling, rtol=1e-5):
+        raise ModelError(f"{name_of(seam.model)} cannot be extended: its cos and sin carry an unknown factor")
+    for pairs in (np.arange(width) % len(theta), np.arange(width) // 2):
+        if width in (len(theta), 2 * len(theta)) and np.allclose(theta[pairs % len(theta)], angle, rtol=1e-3, atol=1e-9):
+            return RotaryColumns(tuple(theta.tolist()), tuple(pairs.tolist()), scaling)
+    raise ModelError(f"{name_of(seam.model)} cannot be extended: the columns of its cos and sin are in no known order")
+
+
+def _layer(
+    model: PreTrainedModel,
+    captures: dict[str, Capture],
+    widths: dict[RotaryKey, int],
+    columns: dict[RotaryKey, RotaryColumns],
+    length: int,
+) -> Layer:
+    try:
+        rotation = read_rotation(captures, widths)
+    except LayoutError as error:
+        raise ModelError(f"{name_of(model)} cannot be extended: {error}") from error
+    seen = captures["as-is"]
+    heads, head_dim = seen.query.shape
+    window = seen.window
+    if rotation is None:
+        spec = _spec(head_dim, heads, len(seen.key), length, (0.0,))
+        return Layer("none", spec, None, window)
+    of = columns[rotation.rotary]
+    pairs = [of.pairs[column] for column in rotation.columns]
+    count = rotation.rotary_dim // 2
+    expected = [i % count for i in range(2 * count)] if rotation.layout == "half" else [i // 2 for i in range(2 * count)]
+    if pairs != expected or count != len(of.inv_freq):
+        raise ModelError(f"{name_of(model)} cannot be extended: its rotary pairs are in an order that is not known")
+    spec = replace(
+        _spec(head_dim, heads, len(seen.key), length, of.inv_freq),
+        layout=rotation.layout,
+        rotary_start=rotation.start,
+        attention_scaling=of.attention_scaling,
+    )
+    kind = "sliding" if window is not None and window <= length else "full"
+    return Layer(kind, spec, rotation, window)
+
+
+def _spec(head_dim: int, heads: int, kv_heads: int, length: int, inv_freq: tuple[float, ...]) -> RotarySpec:
+    return RotarySpec(
+        head_dim=head_dim,
+        rotary_dim=2 * len(inv_freq),
+        base=0.0,
+        pretrained_length=length,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        num_layers=1,
+        inv_freq=inv_freq,
+    )

@@ -1,0 +1,88 @@
+"""Model, tokenizer and config from a source: a hub id, a local folder, a .gguf file or an installed package."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ropewalk.errors import ModelError
+from ropewalk.models.memory import check_memory, required_memory
+from ropewalk.models.source import DEFAULT_MODEL, locate
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["DEFAULT_MODEL", "check_memory", "load_config", "load_model", "load_tokenizer", "required_memory"]
+
+
+def load_model(
+    source: str, *, dtype: "torch.dtype | None" = None, target_length: int | None = None
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """A causal language model in eval mode on the CPU, with its tokenizer.
+
+    Args:
+        source: a hub id, a local folder, a `.gguf` file or "package:NAME" (see `ropewalk.models.source.locate`).
+        dtype: of the weights; None takes the checkpoint's (bfloat16 for a GGUF, whose weights are rounded to it).
+        target_length: tokens; when given, a length that does not fit into memory is refused before loading.
+
+    Raises:
+        ModelError: the source is not there, cannot be read, lacks weights, or does not fit.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    place = locate(source)
+    if target_length is not None:
+        config = _config(source, place)
+        check_memory(config, target_length, dtype or config.get_text_config().dtype or torch.float32)
+    tokenizer = _tokenizer(source, place)
+    with _readable(source):
+        model, report = AutoModelForCausalLM.from_pretrained(place, dtype=dtype or "auto", output_loading_info=True)
+    if report["missing_keys"]:  # transformers would fill them with random numbers and only warn
+        missing = sorted(report["missing_keys"])
+        raise ModelError(f"{source} lacks {len(missing)} weights ({missing[0]}, ...); give a complete checkpoint")
+    return model.eval(), tokenizer
+
+
+def load_config(source: str) -> "PretrainedConfig":
+    """The config alone; no weights are loaded (a GGUF is converted first where it is not cached yet).
+
+    Raises:
+        ModelError: the source is not there or cannot be read.
+    """
+    return _config(source, locate(source))
+
+
+def load_tokenizer(source: str) -> "PreTrainedTokenizerBase":
+    """The tokenizer alone.
+
+    Raises:
+        ModelError: the source is not there, or has no tokenizer.
+    """
+    return _tokenizer(source, locate(source))
+
+
+def _config(source: str, place: str) -> "PretrainedConfig":
+    from transformers import AutoConfig
+
+    with _readable(source):
+        return AutoConfig.from_pretrained(place)
+
+
+def _tokenizer(source: str, place: str) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    with _readable(source):
+        return AutoTokenizer.from_pretrained(place)
+
+
+@contextlib.contextmanager
+def _readable(source: str) -> Iterator[None]:
+    """Turn what transformers, the hub client and safetensors raise into one line about `source`."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split("\n")[0].split())
+        raise ModelError(f"cannot read {source}: {reason}; wanted a complete checkpoint of a language model") from error

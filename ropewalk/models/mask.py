@@ -1,0 +1,146 @@
+"""The mask that carries key positions: what transformers hands from the model to our attention function.
+
+transformers builds its masks through `AttentionMaskInterface`. Ours is a small int64 tensor [B, 1, 4, S] in place of a
+boolean one of T x S: it survives `generate`, which prepares masks early and passes 4-D tensors on untouched.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ropewalk.errors import ModelError
+
+POSITION, WINDOW, SEGMENT, OFFSET = range(4)  # rows
+
+
+def position_mask(
+    *,
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int | Tensor = 0,
+    kv_offset: int | Tensor = 0,
+    mask_function: Callable[..., Any],
+    attention_mask: Tensor | None = None,
+    local_size: int | None = None,
+    device: torch.device | str = "cpu",
+    **ignored: Any,
+) -> Tensor:
+    """The mask function that is registered with transformers.
+
+    Returns:
+        int64 [B, 1, 4, S]: the number of each key among the visible keys of its row (-1: padding or an unwritten
+        slot); the model's own window in tokens (0: none); the packed document that the key belongs to; the slot of
+        the first query.
+    """
+    slots = torch.arange(kv_length, device=device) + kv_offset
+    written = (slots < q_offset + q_length).expand(batch_size, -1)
+    if attention_mask is None:
+        number = slots.expand(batch_size, -1)
+        visible = written
+    else:
+        padded = torch.nn.functional.pad(attention_mask, (0, max(0, kv_length + int(kv_offset) - attention_mask.shape[1])))
+        number = (padded.long().cumsum(-1) - 1)[:, slots]
+        visible = written & padded[:, slots].bool()
+    mask = torch.zeros(batch_size, 1, 4, kv_length, dtype=torch.int64, device=device)
+    mask[:, 0, POSITION] = torch.where(visible, number, -1)
+    mask[:, 0, WINDOW] = local_size or 0
+    mask[:, 0, OFFSET] = q_offset - kv_offset
+    if attention_mask is None and q_length == kv_length and q_length > 1:
+        mask[:, 0, SEGMENT] = _segments(mask_function, batch_size, q_length, torch.device(device))
+    return mask
+
+
+def _segments(mask_function: Callable[..., Any], batch: int, length: int, device: torch.device) -> Tensor:
+    """Which packed document each token belongs to: a token that may not see its neighbour begins a new one."""
+    zero = torch.zeros(1, 1, dtype=torch.int64, device=device)
+    if bool(torch.as_tensor(mask_function(zero, zero, zero, zero + 1)).any()):
+        raise ModelError("the model lets tokens see later ones (bidirectional or prefix mask); ropewalk extends causal models")
+    rows = torch.arange(batch, device=device)[:, None]
+    tokens = torch.arange(1, length, device=device)[None, :]
+    joined = torch.as_tensor(mask_function(rows, zero, tokens, tokens - 1), device=device).expand(batch, length - 1)
+    return torch.nn.functional.pad((~joined.bool()).long().cumsum(-1), (1, 0))
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Tokens that see one another and nothing else: one document of one or more rows.
+
+    Attributes:
+        rows: batch rows that share this shape, int64 tensor, or None for all of them.
+        keys: slots of the keys.
+        queries: which of the T queries belong to it; they are the last of its keys.
+        positions: token positions of the keys from 0 on, int64 [S], or None where they are 0, 1, 2, ...
+    """
+
+    rows: Tensor | None
+    keys: slice
+    queries: slice
+    positions: Tensor | None = None
+
+
+def window_of(mask: Tensor) -> int | None:
+    """The model's own window that the mask carries, tokens."""
+    return int(mask[0, 0, WINDOW, 0]) or None
+
+
+def sequences(mask: Tensor, queries: int, position_ids: Tensor | None) -> list[Sequence]:
+    """Cut a batch into sequences of visible keys; queries that are padding belong to none.
+
+    Positions count from the first visible key of each sequence, so that a padded row equals the same row alone.
+
+    Args:
+        mask: what `position_mask` returned.
+        queries: T.
+        position_ids: [B or 1, T], or None. They matter where the queries are all there is (no cached past).
+    """
+    offset = int(mask[0, 0, OFFSET, 0])
+    stop = offset + queries
+    number, segment = mask[:, 0, POSITION, :stop], mask[:, 0, SEGMENT, :stop]
+    positions = number
+    if position_ids is not None and offset == 0:
+        positions = torch.where(number >= 0, position_ids.expand(number.shape[0], -1).to(number), -1)
+    whole = bool((number >= 0).all()) and not bool(segment.any())
+    if whole and (stop == 1 or bool((positions.diff(dim=-1) == 1).all())):
+        return [Sequence(None, slice(0, stop), slice(0, queries))]
+    found: dict[tuple[object, ...], list[int]] = {}
+    kept: dict[tuple[object, ...], Tensor | None] = {}
+    for row in range(number.shape[0]):
+        visible = (number[row] >= 0).nonzero().flatten()
+        for document in segment[row, visible].unique_consecutive():
+            slots = visible[segment[row, visible] == document]
+            first, last = int(slots[0]), int(slots[-1]) + 1
+            if last - first != len(slots):
+                raise ModelError("the attention mask has holes between visible tokens; pad on the left or on the right")
+            if last <= offset:
+                continue
+            steps = positions[row, first:last] - positions[row, first]
+            gaps = len(steps) > 1 and not bool((steps.diff() == 1).all())
+            if gaps and bool((steps.diff() <= 0).any()):
+                raise ModelError("position ids must grow from token to token within a document")
+            key = (first, last, tuple(steps.tolist()) if gaps else None)
+            found.setdefault(key, []).append(row)
+            kept[key] = steps if gaps else None
+    result = []
+    for key, rows in found.items():
+        first, last = int(key[0]), int(key[1])  # type: ignore[call-overload]
+        these = None if len(rows) == number.shape[0] else torch.tensor(rows, device=mask.device)
+        result.append(Sequence(these, slice(first, last), slice(max(first, offset) - offset, last - offset), kept[key]))
+    return result
+
+
+def dense_mask(mask: Tensor, queries: int, dtype: torch.dtype) -> Tensor:
+    """The additive mask [B, 1, T, S] that transformers' eager attention would have had."""
+    slots = torch.arange(mask.shape[-1], device=mask.device)
+    asking = mask[:, 0, OFFSET, :1] + torch.arange(queries, device=mask.device)  # [B, T]
+    seen = (mask[:, 0, POSITION] >= 0)[:, None, :] & (slots <= asking[:, :, None])
+    window = window_of(mask)
+    if window is not None:
+        seen &= slots > asking[:, :, None] - window
+    segment = mask[:, 0, SEGMENT]
+    seen &= segment.gather(1, asking.clamp(max=mask.shape[-1] - 1))[:, :, None] == segment[:, None, :]
+    zero = torch.zeros((), dtype=dtype, device=mask.device)
+    return torch.where(seen[:, None], zero, torch.finfo(dtype).min)

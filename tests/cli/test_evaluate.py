@@ -1,0 +1,55 @@
+"""`ropewalk eval`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Call, Run
+
+
+def test_eval_answers_with_one_result_per_task_length_and_method(run: Run, tiny_model: Path) -> None:
+    methods = ("--method", "none", "--method", "self-extend:group=16")
+    options = ("--lengths", "600,1k", "--samples", 1, "--seed", 1, "--json")
+    done = run("eval", "needle", "perplexity", "--model", tiny_model, *methods, *options)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)["results"]
+    cells = [(one["task"], one["length"], one["method"]) for one in results]
+    wanted = [
+        (task, length, method)
+        for task in ("needle", "perplexity")
+        for length in (600, 1024)
+        for method in ("none", "self-extend:group=16")
+    ]
+    assert cells == wanted
+    for one in results:
+        assert {"metric", "score", "n", "ci95", "seconds"} <= one.keys()
+        assert one["n"] == 10 if one["task"] == "needle" else one["n"] > 0
+
+
+def test_eval_prints_a_table_and_its_progress(call: Call, tiny_model: Path) -> None:
+    code, out, err = call(
+        "eval", "perplexity", "--model", tiny_model, "--method", "yarn", "--lengths", "600", "--samples", 2
+    )
+    assert code == 0, err
+    assert "perplexity" in out and "yarn" in out
+    assert "perplexity 600 yarn 2/2" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("neddle", "--method", "none", "--lengths", "600"), "unknown task 'neddle'; did you mean 'needle'?"),
+        (("needle", "--method", "nune", "--lengths", "600"), "unknown method 'nune'; did you mean 'none'?"),
+        (("needle", "--method", "none", "--lengths", "4k,lots"), "'lots' is not a length"),
+        (("needle", "--method", "none", "--lengths", "50"), "too short"),
+        (("needle", "--method", "self-extend:window=60", "--lengths", "30"), "larger than the target"),
+        (("needle", "--method", "none", "--lengths", "600", "--samples", "0"), "'--samples'"),
+        (("needle", "--lengths", "600"), "Missing option '--method'"),
+    ],
+)
+def test_bad_input_is_one_clear_line(call: Call, tiny_model: Path, arguments: tuple[str, ...], message: str) -> None:
+    code, out, err = call("eval", *arguments, "--model", tiny_model)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith("error: ")
+    assert message in err.splitlines()[-1]

@@ -1,0 +1,57 @@
+import pytest
+
+from ropewalk.errors import EvaluationError
+from ropewalk.evaluate.statistics import bootstrap, interval, wilson
+
+
+# Newcombe, Statistics in Medicine 17 (1998), table I, method 3: 81/263, 15/148, 0/20, 1/29.
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_equals_newcombes_table(successes, n, low, high):
+    made = wilson(successes, n)
+    assert (round(made.low, 4), round(made.high, 4)) == (low, high)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 5)])
+def test_wilson_refuses_what_is_no_fraction(successes, n):
+    with pytest.raises(EvaluationError, match="make no fraction"):
+        wilson(successes, n)
+
+
+def test_bootstrap_is_deterministic_and_holds_the_mean():
+    scores, clusters = [0.1 * (i % 7) for i in range(60)], [i // 6 for i in range(60)]
+    assert bootstrap(scores, clusters) == bootstrap(scores, clusters)
+    assert bootstrap(scores, clusters).low < sum(scores) / 60 < bootstrap(scores, clusters).high
+
+
+def test_bootstrap_draws_whole_documents():
+    # Two documents, all facts found in one and none in the other: resampled means are 0, 1/2 and 1 alone.
+    made = bootstrap([1.0] * 10 + [0.0] * 10, [0] * 10 + [1] * 10)
+    assert (made.low, made.high) == (0.0, 1.0)
+
+
+def test_interval_of_fractions_in_one_document_is_wilson():
+    assert interval([1.0, 0.0, 1.0], [0, 0, 0]) == wilson(2, 3)
+
+
+def test_interval_of_a_perfect_score_has_width():
+    made = interval([1.0] * 20, [0] * 10 + [1] * 10)
+    assert made == wilson(20, 20)
+    assert made.low < 0.85
+
+
+def test_interval_of_other_scores_in_one_document_resamples_them():
+    made = interval([3.0, 3.5, 4.0, 2.5], [0, 0, 0, 0])
+    assert made.made_by == "bootstrap over samples"
+    assert 2.5 <= made.low < 3.25 < made.high <= 4.0
+
+
+def test_interval_over_documents_says_so():
+    assert interval([3.0, 3.5, 4.0, 2.0], [0, 0, 1, 1]).made_by == "bootstrap over documents"
+
+
+def test_interval_without_scores_is_refused():
+    with pytest.raises(EvaluationError, match="no samples"):
+        interval([], [])
