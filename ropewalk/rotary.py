@@ -15,7 +15,7 @@ from ropewalk.errors import MethodError
 from ropewalk.grid import Grid
 
 Layout = Literal["half", "interleaved"]
-SLICE = 256  # rows
+SLICE = 2**18  # numbers turned at once on a CPU
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, spec: RotarySpec) -> Tensor:
         cos, sin: [..., T or 1, pairs].
     """
     length = x.shape[-2]
-    step = length if torch.is_grad_enabled() or x.is_cuda or cos.shape[-2] == 1 else SLICE
-    if length <= step:
+    step = max(1, SLICE * length // max(1, x.numel()))
+    if length <= step or x.requires_grad or x.is_cuda:
         return _rotate(x, cos, sin, spec)
     out = torch.empty_like(x)
     for a in range(0, length, step):

@@ -1,6 +1,6 @@
 """Write the documentation that is made from the code: docs/cli.md, and the table of methods in README.md.
 
-`python scripts/docs.py` writes both; with `--check` it writes nothing and exits with 1 when one is out of date.
+`python -m scripts.docs` writes both; with `--check` it writes nothing and exits with 1 when one is out of date.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from ropewalk.cli.methods import CHANGES, listed, spelled
 
 ROOT = Path(__file__).resolve().parent.parent
 START, STOP = "<!-- methods -->", "<!-- /methods -->"
-NOTE = "<!-- written by scripts/docs.py; change the code, not this page -->\n\n"
+NOTE = "<!-- written by `python -m scripts.docs`; change the code, not this page -->\n\n"
 
 
 def command_line() -> str:
@@ -56,7 +56,7 @@ def main() -> int:
             page.parent.mkdir(exist_ok=True)
             page.write_text(pages[page])
     if check and stale:
-        print("run: python scripts/docs.py")
+        print("run: python -m scripts.docs")
     return 1 if check and stale else 0
 
 

@@ -19,7 +19,8 @@ from ropewalk.attention.tables import Tables
 from ropewalk.plan import Plan, PositionMap, Region
 from ropewalk.rotary import RotarySpec, rotate
 
-BLOCK = 1024  # queries per block of the fused path; measured best of 256 to 2048 at 8k and 16k
+BLOCK = 1024  # queries per block of the fused path; of 512, 1,024 and 2,048 the best with a window of 1,024
+SMALLEST = 128  # queries per block below which calls cost more than masks
 DENSE_NUMBERS = 2**26  # logits held at once by the dense path, 256 MiB in float32
 
 Shape = Literal["all", "lower", "upper", "masked"]
@@ -90,6 +91,12 @@ def blocks(plan: Plan, start: int, stop: int, size: int) -> Iterator[tuple[int, 
         start = end
 
 
+def block_size(plan: Plan) -> int:
+    """Queries per block: no more than the narrowest band is wide, so that its edges need no mask."""
+    widths = [b.region.hi - b.region.lo for b in plan.bands if b.region.hi is not None and b.region.chunk == 1]
+    return max(min([BLOCK, *widths]), min(BLOCK, SMALLEST))
+
+
 class Blockwise(Backend):
     """Blocks of queries; fused pieces where the CPU kernel can, one dense softmax per block elsewhere."""
 
@@ -144,7 +151,7 @@ class Blockwise(Backend):
         output = inputs.query.new_empty(batch, heads, new, value_width)
         lse = torch.empty(batch, heads, new, dtype=torch.float32)
         past = total - new
-        for start, stop in blocks(plan, past, total, BLOCK):
+        for start, stop in blocks(plan, past, total, block_size(plan)):
             merger = Merger((batch, heads, stop - start, value_width), query.device)
             for band in plan.bands:
                 for piece in pieces(band.region, start, stop):

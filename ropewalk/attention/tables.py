@@ -48,6 +48,7 @@ class Tables:
         to: PositionMap, plan: Plan, layer: int, positions: Tensor, device: torch.device
     ) -> tuple[Tensor, Tensor]:
         where = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
-        theta = plan.table.theta(layer).to(where)
-        cos, sin = rotation(to(positions.to(where), layer), theta, plan.table.attention_scaling)
-        return cos.to(device), sin.to(device)
+        with torch.inference_mode(False), torch.no_grad():  # a table made while generating may serve a training step
+            theta = plan.table.theta(layer).to(where)
+            cos, sin = rotation(to(positions.to(where, copy=True), layer), theta, plan.table.attention_scaling)
+            return cos.to(device), sin.to(device)

@@ -5,18 +5,17 @@ from typing import Annotated
 
 import typer
 
-from ropewalk.cli.options import METHOD_HELP, Json, ModelOption, Seed
+from ropewalk.cli.options import METHOD_HELP, Json, ModelOption, Seed, read_length
 from ropewalk.cli.output import opened
 from ropewalk.errors import RopewalkError
 from ropewalk.evaluate.demo import METHODS, run
-from ropewalk.lengths import parse_length
 from ropewalk.models.source import DEFAULT_MODEL
 
 
 def demonstrate(
     model: ModelOption = DEFAULT_MODEL,
     length: Annotated[
-        int, typer.Option("--length", parser=parse_length, metavar="LENGTH", help="Tokens of the document.")
+        int, typer.Option("--length", parser=read_length, metavar="LENGTH", help="Tokens of the document.")
     ] = 16384,
     method: Annotated[
         list[str], typer.Option("--method", metavar="METHOD", help=METHOD_HELP + " Repeat it for more rows.")

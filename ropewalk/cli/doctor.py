@@ -1,5 +1,7 @@
 """`ropewalk doctor MODEL`: does the model come out equal through our seam, and which backends can run here?"""
 
+from typing import Any
+
 import typer
 
 from ropewalk.cli.options import Json, ModelArgument
@@ -17,11 +19,23 @@ def diagnose(model: ModelArgument, as_json: Json = False) -> None:
         network, _ = load_model(model)
         report = doctor.diagnose(network)
         if not as_json:
-            verdict = "equal to the stock model" if report["equal"] else "NOT equal to the stock model"
-            difference = report["max_abs_logit_difference"]
-            out.console.print(f"{model}: {verdict}, largest logit difference {difference:g}", markup=False)
-            for name, reason in report["backends"].items():
-                out.console.print(f"  {name}: {reason or 'can run'}", markup=False, soft_wrap=True)
-        out.finish({"model": model, **report})
+            out.console.print(_summary(model, report), markup=False, soft_wrap=True)
+        out.finish({"source": model, **report})
     if not report["equal"]:
         raise typer.Exit(UNEQUAL)
+
+
+def _summary(source: str, report: dict[str, Any]) -> str:
+    layers = ", ".join(f"{count} {kind}" for kind, count in report["layers"].items() if count)
+    lines = [
+        f"{source}: {report['model']} in {report['dtype']}, trained on {report['pretrained_length']:,} tokens",
+        f"  {report['pairs']} rotary pairs in {report['layout']} layout, layers: {layers}",
+        f"  table of the checkpoint: {report['scaling'] or 'plain'}",
+        f"  through the seam: {'equal to' if report['equal'] else 'NOT equal to'} the stock model, "
+        f"largest logit difference {report['max_abs_logit_difference']:.3g}",
+        "backends",
+    ]
+    for name, one in report["backends"].items():
+        state = one["reason"] or f"can run, largest logit difference {one['max_abs_logit_difference']:.3g}"
+        lines.append(f"  {name}: {state}")
+    return "\n".join(lines)

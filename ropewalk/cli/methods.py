@@ -49,13 +49,14 @@ def listed() -> list[dict[str, Any]]:
 
 def summary(method: "type[Method]") -> dict[str, Any]:
     """Name, paper, needs, kind, parameters with defaults (None: filled in for the target) and one line of text."""
+    first = (inspect.getdoc(method) or "").partition("\n")[0]  # "DPE: beyond the window, ..."
     return {
         "name": method.name,
         "paper": method.paper,
         "needs": method.needs,
         "kind": method.kind,
         "parameters": parameters(method),
-        "summary": (inspect.getdoc(method) or "").partition("\n")[0],
+        "summary": first.partition(": ")[2] or first,
     }
 
 

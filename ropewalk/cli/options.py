@@ -6,6 +6,12 @@ import typer
 
 from ropewalk.lengths import parse_length
 
+
+def read_length(value: str | int) -> int:
+    """A length from the command line; typer also passes the default, which is tokens already."""
+    return value if isinstance(value, int) else parse_length(value)
+
+
 MODEL_HELP = "Hub id, local folder, .gguf file or package:NAME."
 METHOD_HELP = "Method in the form name:key=value,... ; position and frequency methods are joined by a plus sign."
 
@@ -22,13 +28,13 @@ Seed = Annotated[int, typer.Option("--seed", metavar="INTEGER", help="Seed of ev
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; all else goes to stderr.")]
 Length = Annotated[
     int,
-    typer.Option("--length", parser=parse_length, metavar="LENGTH", help="Tokens: 4096, 4k, 1m.", show_default=False),
+    typer.Option("--length", parser=read_length, metavar="LENGTH", help="Tokens: 4096, 4k, 1m.", show_default=False),
 ]
 TargetLength = Annotated[
     int | None,
     typer.Option(
         "--target-length",
-        parser=parse_length,
+        parser=read_length,
         metavar="LENGTH",
         help="Tokens that the method is set up for.",
         show_default="prompt and new tokens",
@@ -38,7 +44,7 @@ PretrainedLength = Annotated[
     int | None,
     typer.Option(
         "--pretrained-length",
-        parser=parse_length,
+        parser=read_length,
         metavar="LENGTH",
         help="Window that the model was trained on, tokens.",
         show_default="what its configuration says",

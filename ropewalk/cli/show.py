@@ -48,15 +48,13 @@ def show(
     _require_file(output)
     with opened(as_json) as out:
         asked = parse(method)
-        spec = spec_from_config(load_config(model))
-        if pretrained_length is not None:
-            spec = spec.with_pretrained_length(pretrained_length)
+        spec = spec_from_config(load_config(model), pretrained=pretrained_length)
         _require(spec, pair, layer)
         resolved = asked.resolve(spec, length)
         resolved.check_target(spec, length)
         plan = resolved.plan(spec, length)
         reasons = asked.why(spec, length)
-        title = f"{resolved} on {model}: {format_length(length)} tokens, trained window {spec.pretrained_length:,}"
+        title = f"{asked} on {model}: {format_length(length)} tokens, trained window {spec.pretrained_length:,}"
         if not as_json:
             out.console.print(title, markup=False, soft_wrap=True)
             for name, (value, reason) in reasons.items():

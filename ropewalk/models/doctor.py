@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ropewalk.attention import blockwise, reference  # noqa: F401  (registers the backends)
-from ropewalk.attention.base import BACKENDS
+from ropewalk.attention import BACKENDS
 from ropewalk.methods import Unchanged
 from ropewalk.models.census import quietly
 from ropewalk.models.executors import Banded

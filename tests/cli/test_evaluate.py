@@ -9,7 +9,7 @@ from tests.cli.conftest import Call, Run
 
 
 def test_eval_answers_with_one_result_per_task_length_and_method(run: Run, tiny_model: Path) -> None:
-    methods = ("--method", "none", "--method", "self-extend:group=16")
+    methods = ("--method", "none", "--method", "self-extend:group=32")
     options = ("--lengths", "600,1k", "--samples", 1, "--seed", 1, "--json")
     done = run("eval", "needle", "perplexity", "--model", tiny_model, *methods, *options)
     assert done.returncode == 0, done.stderr
@@ -19,7 +19,7 @@ def test_eval_answers_with_one_result_per_task_length_and_method(run: Run, tiny_
         (task, length, method)
         for task in ("needle", "perplexity")
         for length in (600, 1024)
-        for method in ("none", "self-extend:group=16")
+        for method in ("none", "self-extend:group=32")
     ]
     assert cells == wanted
     for one in results:

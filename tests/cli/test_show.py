@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from ropewalk.models.spec import spec_from_config
 
 from ropewalk.methods import parse
 from ropewalk.models.loading import load_config
+from ropewalk.models.spec import spec_from_config
 from ropewalk.plan import Plan
 from tests.cli.conftest import Call, Run
 
@@ -18,13 +18,13 @@ def test_show_gives_the_plan_as_json_without_loading_weights(run: Run, tiny_mode
     for part in tiny_model.glob("*.json"):
         (tmp_path / part.name).write_text(part.read_text())
     assert not list(tmp_path.glob("*.safetensors"))
-    done = run("show", "self-extend:group=4", "--model", tmp_path, "--length", "256", "--json")
+    done = run("show", "self-extend:group=8", "--model", tmp_path, "--length", "256", "--json")
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
     spec = spec_from_config(load_config(str(tiny_model)))
-    assert Plan.from_json(shown["plan"], {}) == parse("self-extend:group=4").plan(spec, 256)
-    assert parse(shown["method"]).plan(spec, 256) == parse("self-extend:group=4").plan(spec, 256)
-    assert shown["why"]["group"] == {"value": "4", "reason": "given"}
+    assert Plan.from_json(shown["plan"], {}) == parse("self-extend:group=8").plan(spec, 256)
+    assert parse(shown["method"]).plan(spec, 256) == parse("self-extend:group=8").plan(spec, 256)
+    assert shown["why"]["group"] == {"value": "8", "reason": "given"}
     assert shown["pretrained_length"] == 64
 
 
@@ -78,6 +78,12 @@ def test_malformed_profile_is_one_clear_line(call: Call, tiny_model: Path, tmp_p
     code, _, err = call("show", f"dpe:profile={profile}", "--model", tiny_model, "--length", "256")
     assert code == 2
     assert err.startswith("error: ") and "broken.json" in err and err.count("\n") == 1
+
+
+def test_pretrained_length_can_be_given(call: Call, tiny_model: Path) -> None:
+    code, out, _ = call("show", "pi", "--model", tiny_model, "--length", 256, "--pretrained-length", 32, "--json")
+    assert code == 0
+    assert json.loads(out)["why"]["factor"]["value"] == "8"
 
 
 def test_length_is_required(call: Call) -> None:
