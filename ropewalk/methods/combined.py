@@ -61,19 +61,12 @@ class Combined(Method):
 
     def why(self, spec: RotarySpec, target_length: int) -> dict[str, Choice]:
         filled = self.resolve(spec, target_length)
-        left = filled.left(spec, target_length)
-        return {
-            f"{method.name}.{field}": choice
-            for method, seen in ((filled.frequency, spec), (self.position, left))
-            for field, choice in method.why(seen, target_length).items()
-        }
-
-    def check_target(self, spec: RotarySpec, target_length: int) -> None:
-        left = self.left(spec, target_length)
-        try:
-            self.position.check_target(left, target_length)
-        except MethodError as error:
-            raise MethodError(f"{error} (over {self.frequency}, which stretches the window to {left.pretrained_length})") from None
+        table = self.frequency.why(spec, target_length)
+        if getattr(self.frequency, "factor", 1) is None and not self.frequency.length_dependent:
+            table["factor"] = (getattr(filled.frequency, "factor"), "its share of target / trained; positions take the rest")
+        position = self.position.why(filled.left(spec, target_length), target_length)
+        named = {self.frequency.name: table, self.position.name: position}
+        return {f"{name}.{field}": choice for name, fields in named.items() for field, choice in fields.items()}
 
     def natural_length(self, spec: RotarySpec) -> int:
         left = self.resolve(spec, spec.pretrained_length).left(spec, spec.pretrained_length)

@@ -67,12 +67,18 @@ def whole(model: PreTrainedModel, ids: Tensor, **inputs: Any) -> Tensor:
 
 @torch.no_grad()
 def pieces(model: PreTrainedModel, ids: Tensor, sizes: Sequence[int], mask: Tensor | None = None) -> Tensor:
-    """Logits of cached pieces of the given sizes, the last one repeated to the end; [B, T, V]."""
+    """Logits of cached pieces of the given sizes, the last one repeated to the end; [B, T, V].
+
+    With a mask, positions count from each row's first token, as `generate` gives them.
+    """
     logits, cache, start = [], None, 0
     while start < ids.shape[1]:
         stop = start + sizes[min(len(logits), len(sizes) - 1)]
-        seen = None if mask is None else mask[:, :stop]
-        out = model(ids[:, start:stop], attention_mask=seen, past_key_values=cache, use_cache=True)
+        inputs: dict[str, Tensor] = {}
+        if mask is not None:
+            counted = (mask.cumsum(-1) - 1).clamp(min=0)
+            inputs = {"attention_mask": mask[:, :stop], "position_ids": counted[:, start:stop]}
+        out = model(ids[:, start:stop], past_key_values=cache, use_cache=True, **inputs)
         logits.append(out.logits)
         cache, start = out.past_key_values, stop
     return torch.cat(logits, 1)

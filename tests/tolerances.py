@@ -1,0 +1,29 @@
+"""How far a backend may be from the float64 oracle. Widening an entry needs a line of reason."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Tolerance(NamedTuple):
+    """|left - right| <= atol + rtol |right|; the inputs of our tests are standard normal numbers."""
+
+    atol: float
+    rtol: float
+
+
+TOLERANCES = {
+    ("reference", torch.float64): Tolerance(1e-10, 1e-10),
+    ("reference", torch.float32): Tolerance(1e-6, 1e-6),  # float64 inside, rounded once
+    ("reference", torch.bfloat16): Tolerance(1e-3, 8e-3),  # float64 inside, rounded once
+    ("blockwise", torch.float64): Tolerance(1e-5, 1e-5),  # cos and sin are float32
+    ("blockwise", torch.float32): Tolerance(2e-5, 2e-5),
+    ("blockwise", torch.bfloat16): Tolerance(6e-2, 2e-2),  # rotated queries and keys are rounded to 8 bits
+}
+
+
+def assert_near(left: Tensor, right: Tensor, backend: str, dtype: torch.dtype) -> None:
+    """Assert that a backend's result is within the tolerance of its dtype; infinities must agree."""
+    atol, rtol = TOLERANCES[backend, dtype]
+    torch.testing.assert_close(left.double(), right.double(), atol=atol, rtol=rtol)
