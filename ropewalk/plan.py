@@ -1,8 +1,8 @@
 """Plan: what a method makes of a model, as data.
 
 Attention between query position m and key position n sees, in rotary pair i, the angle theta_i * p_i(m, n). A plan says
-what theta_i is (a FrequencyTable) and what p_i is (bands: disjoint regions of the causal triangle, each with a query map
-a_i(m) and a key map b_i(n), p_i = a_i(m) - b_i(n)). It is frozen, hashable, saved as JSON and drawn as a picture.
+what theta_i is (a FrequencyTable) and what p_i is (bands: disjoint regions of the causal triangle, each with a query
+map a_i(m) and a key map b_i(n), p_i = a_i(m) - b_i(n)). It is frozen, hashable, saved as JSON and drawn as a picture.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Profile: what calibration found for one model, as JSON + safetensors, checked against the model that it is used on."""
+"""Profile: what calibration found for one model, as JSON + safetensors, checked against the model it is used on."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -80,11 +80,15 @@ class Profile:
         try:
             value = json.loads(path.read_text())
         except OSError as error:
-            raise ProfileError(f"cannot read the profile {str(path)!r}: {error.strerror}; give the path of a profile") from error
+            raise ProfileError(
+                f"cannot read the profile {str(path)!r}: {error.strerror}; give the path of a profile"
+            ) from error
         except ValueError as error:
             raise ProfileError(f"the profile {str(path)!r} is not JSON ({error}); write it again") from error
         if not isinstance(value, dict) or value.get("version") != VERSION:
-            raise ProfileError(f"{str(path)!r} is not a profile of version {VERSION}; calibrate again with this version")
+            raise ProfileError(
+                f"{str(path)!r} is not a profile of version {VERSION}; calibrate again with this version"
+            )
         try:
             arrays = safetensors.numpy.load_file(path.with_suffix(".safetensors")) if value["arrays"] else {}
             missing = sorted(set(value["arrays"]) - set(arrays))

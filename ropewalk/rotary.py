@@ -4,7 +4,7 @@ A rotary pair i turns by theta_i * p radians at position p (RoFormer, arXiv 2104
 (i, i + pairs) in the half layout and (2i, 2i + 1) in the interleaved one.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -158,7 +158,14 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor, spec: RotarySpec) -> Tensor:
     rotated = rotated.to(x.dtype)
     if spec.rotary_dim == x.shape[-1]:
         return rotated
-    return torch.cat((x[..., :start].expand(*rotated.shape[:-1], start), rotated, x[..., stop:].expand(*rotated.shape[:-1], x.shape[-1] - stop)), -1)
+    return torch.cat(
+        (
+            x[..., :start].expand(*rotated.shape[:-1], start),
+            rotated,
+            x[..., stop:].expand(*rotated.shape[:-1], x.shape[-1] - stop),
+        ),
+        -1,
+    )
 
 
 def unrotate(x: Tensor, cos: Tensor, sin: Tensor, spec: RotarySpec) -> Tensor:

@@ -1,6 +1,6 @@
-"""Write the documentation that is made from the code: docs/cli.md, and the table of methods in README.md.
+"""Write the documentation that is made from the code: docs/cli.md, the table of methods in README.md, method pages.
 
-`python -m scripts.docs` writes both; with `--check` it writes nothing and exits with 1 when one is out of date.
+`python -m scripts.docs` writes all; with `--check` it writes nothing and exits with 1 when one is out of date.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from ropewalk.cli.methods import CHANGES, listed, spelled
+from scripts import method_pages
 
 ROOT = Path(__file__).resolve().parent.parent
 START, STOP = "<!-- methods -->", "<!-- /methods -->"
@@ -48,6 +49,7 @@ def main() -> int:
     pages = {
         ROOT / "docs" / "cli.md": command_line(),
         ROOT / "README.md": readme((ROOT / "README.md").read_text()),
+        **method_pages.pages(),
     }
     stale = [page for page, text in pages.items() if not page.exists() or page.read_text() != text]
     for page in stale:

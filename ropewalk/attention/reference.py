@@ -1,4 +1,4 @@
-"""The dense oracle: every logit in one matrix, in float64, obvious. Time and memory grow with the square of the length."""
+"""The dense oracle: every logit in one matrix, in float64. Time and memory grow with the square of the length."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Methods: one frozen dataclass per way to extend the context, found by name in `METHODS` and read from text by `parse`."""
+"""Methods: one frozen dataclass per way to extend the context, found in `METHODS`, read from text by `parse`."""
 
 from ropewalk.errors import MethodError
 from ropewalk.methods.base import METHODS, FrequencyMethod, Method, PositionMethod

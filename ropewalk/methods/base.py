@@ -101,7 +101,8 @@ class Method(ABC):
         reach = self.reach(spec)
         if reach is not None and target_length > reach:
             raise MethodError(
-                f"{self} reaches {reach} tokens on a model trained on {spec.pretrained_length}, wanted {target_length}; "
+                f"{self} reaches {reach} tokens on a model trained on {spec.pretrained_length}, "
+                f"wanted {target_length}; "
                 f"{self.beyond}"
             )
 
@@ -146,8 +147,16 @@ class FrequencyMethod(Method):
 
     def stretch(self, spec: RotarySpec, target_length: int) -> float:
         """How many times the trained window this (filled) table stretches to."""
-        factor = getattr(self, "factor", None)
-        return float(factor) if factor is not None else extension_factor(spec, target_length)
+        return extension_factor(spec, target_length)
+
+    @property
+    def takes_factor(self) -> bool:
+        """True when the table follows from one factor that is not given yet."""
+        return False
+
+    def with_factor(self, factor: float) -> Self:
+        """The same method with its factor given; only where `takes_factor`."""
+        raise NotImplementedError
 
     def natural_length(self, spec: RotarySpec) -> int:
         trained = spec.pretrained_length

@@ -48,13 +48,14 @@ class Combined(Method):
         """The model as the position method sees it: the (filled) table's frequencies and the window it stretches to."""
         stretched = self.frequency.stretch(spec, target_length) * spec.pretrained_length
         theta = self.frequency.table(spec, target_length).inv_freq.layer(0)[0]
-        return replace(spec, pretrained_length=max(spec.pretrained_length, round(stretched)), inv_freq=tuple(theta.tolist()))
+        return replace(
+            spec, pretrained_length=max(spec.pretrained_length, round(stretched)), inv_freq=tuple(theta.tolist())
+        )
 
     def resolve(self, spec: RotarySpec, target_length: int) -> "Combined":
         frequency = self.frequency
-        if getattr(frequency, "factor", 1) is None and not frequency.length_dependent:
-            share = self.position.share(spec, target_length)
-            frequency = replace(frequency, **{"factor": share})
+        if frequency.takes_factor:
+            frequency = frequency.with_factor(self.position.share(spec, target_length))
         filled = replace(self, frequency=frequency.resolve(spec, target_length))
         position = self.position.resolve(filled.left(spec, target_length), target_length)
         return replace(filled, position=position)
@@ -62,8 +63,9 @@ class Combined(Method):
     def why(self, spec: RotarySpec, target_length: int) -> dict[str, Choice]:
         filled = self.resolve(spec, target_length)
         table = self.frequency.why(spec, target_length)
-        if getattr(self.frequency, "factor", 1) is None and not self.frequency.length_dependent:
-            table["factor"] = (getattr(filled.frequency, "factor"), "its share of target / trained; positions take the rest")
+        if self.frequency.takes_factor:
+            share = self.position.share(spec, target_length)
+            table["factor"] = (share, "its share of target / trained; positions take the rest")
         position = self.position.why(filled.left(spec, target_length), target_length)
         named = {self.frequency.name: table, self.position.name: position}
         return {f"{name}.{field}": choice for name, fields in named.items() for field, choice in fields.items()}
@@ -91,4 +93,3 @@ class Combined(Method):
 
     def __str__(self) -> str:
         return f"{self.position}+{self.frequency}"
-

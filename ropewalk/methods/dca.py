@@ -27,7 +27,9 @@ class DualChunkAttention(PositionMethod):
 
     name: ClassVar[str] = "dca"
     paper: ClassVar[str] = "arXiv 2402.17463"
-    bibtex: ClassVar[str] = """@inproceedings{an2024dca, title={Training-Free Long-Context Scaling of Large Language Models},
+    bibtex: ClassVar[
+        str
+    ] = """@inproceedings{an2024dca, title={Training-Free Long-Context Scaling of Large Language Models},
   author={An, Chenxin and Huang, Fei and Zhang, Jun and others}, booktitle={ICML}, year={2024}}"""
 
     chunk: int | None = None
@@ -37,7 +39,10 @@ class DualChunkAttention(PositionMethod):
         trained = spec.pretrained_length
         own: dict[str, Choice] = {
             "chunk": (max(2, trained * 5 // 8), "5/8 of the trained window, as the authors have it"),
-            "window": (max(1, min(trained // 8, target_length)), "an eighth of the trained window, as the authors have it"),
+            "window": (
+                max(1, min(trained // 8, target_length)),
+                "an eighth of the trained window, as the authors have it",
+            ),
         }
         return super().choose(spec, target_length) | own
 

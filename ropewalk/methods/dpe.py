@@ -36,7 +36,8 @@ class DPE(PositionMethod):
 
     name: ClassVar[str] = "dpe"
     paper: ClassVar[str] = "arXiv 2504.18857"
-    bibtex: ClassVar[str] = """@inproceedings{lu2025dpe, title={Effective Length Extrapolation via Dimension-Wise Positional Embeddings Manipulation},
+    bibtex: ClassVar[str] = """@inproceedings{lu2025dpe,
+  title={Effective Length Extrapolation via Dimension-Wise Positional Embeddings Manipulation},
   author={Lu, Yi and Zhao, Wanxu and Zhou, Xin and others}, booktitle={COLM}, year={2025}}"""
 
     window: int | None = None

@@ -34,7 +34,9 @@ class LongRoPE(FrequencyMethod):
 
     name: ClassVar[str] = "longrope"
     paper: ClassVar[str] = "arXiv 2402.13753"
-    bibtex: ClassVar[str] = """@inproceedings{ding2024longrope, title={{LongRoPE}: Extending {LLM} Context Window Beyond 2 Million Tokens},
+    bibtex: ClassVar[
+        str
+    ] = """@inproceedings{ding2024longrope, title={{LongRoPE}: Extending {LLM} Context Window Beyond 2 Million Tokens},
   author={Ding, Yiran and Zhang, Li Lyna and Zhang, Chengruidong and others}, booktitle={ICML}, year={2024}}"""
     length_dependent: ClassVar[bool] = True
 
@@ -65,22 +67,34 @@ class LongRoPE(FrequencyMethod):
         except OSError as error:
             raise MethodError(f"longrope: cannot read {str(path)!r}: {error.strerror}") from error
         except (ValueError, TypeError) as error:
-            raise MethodError(f"longrope: {str(path)!r} is not JSON with lists long_factor and short_factor: {error}") from error
+            raise MethodError(
+                f"longrope: {str(path)!r} is not JSON with lists long_factor and short_factor: {error}"
+            ) from error
+
+    def stretch(self, spec: RotarySpec, target_length: int) -> float:
+        assert self.factor is not None
+        return self.factor
 
     def check(self, spec: RotarySpec) -> None:
         super().check(spec)
         assert self.short is not None and self.original is not None and self.factor is not None
         if self.long is None:
-            raise MethodError(f"longrope: give the long factors, one per pair ({spec.pairs}): long=1/1.2/... or file=PATH")
+            raise MethodError(
+                f"longrope: give the long factors, one per pair ({spec.pairs}): long=1/1.2/... or file=PATH"
+            )
         for field, factors in (("long", self.long), ("short", self.short)):
             if len(factors) != spec.pairs:
-                raise MethodError(f"longrope: {len(factors)} {field} factors given, the model has {spec.pairs} rotary pairs")
+                raise MethodError(
+                    f"longrope: {len(factors)} {field} factors given, the model has {spec.pairs} rotary pairs"
+                )
             require(self, field, all(math.isfinite(f) and f > 0 for f in factors), "a list of numbers above 0")
         require(self, "original", self.original > 1, "at least 2 tokens")
         require(self, "factor", self.factor >= 1, "at least 1")
 
     def table(self, spec: RotarySpec, length: int) -> FrequencyTable:
-        assert self.long is not None and self.short is not None and self.original is not None and self.factor is not None
+        assert (
+            self.long is not None and self.short is not None and self.original is not None and self.factor is not None
+        )
         factors = np.array(self.short if length <= self.original else self.long)
         scaling = self.attention_factor
         if scaling is None:

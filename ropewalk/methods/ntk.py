@@ -11,12 +11,13 @@ from ropewalk.methods.base import METHODS, Choice, FrequencyMethod, extension_fa
 from ropewalk.methods.scaled import ScaledTable
 from ropewalk.rotary import FrequencyTable, RotarySpec
 
-BLOC97 = """@misc{bloc97ntk, title={{NTK}-Aware Scaled {RoPE} allows {LLaMA} models to have extended context size}, author={bloc97}, year={2023},
+BLOC97 = """@misc{bloc97ntk,
+  title={{NTK}-Aware Scaled {RoPE} allows {LLaMA} models to have extended context size}, author={bloc97}, year={2023},
   howpublished={reddit.com/r/LocalLLaMA/comments/14lz7j5}}"""
 
 
 def ntk_slowdown(spec: RotarySpec, alpha: float) -> np.ndarray:
-    """lambda_i = alpha^(2i / (d - 2)): the base b alpha^(d / (d - 2)); 1 for the fastest pair, alpha for the slowest."""
+    """lambda_i = alpha^(2i / (d - 2)), base b alpha^(d / (d - 2)): 1 for the fastest pair, alpha for the slowest."""
     index = np.arange(spec.pairs)
     return alpha ** (index / max(1, spec.pairs - 1))
 
@@ -26,7 +27,7 @@ def ntk_slowdown(spec: RotarySpec, alpha: float) -> np.ndarray:
 class NTK(ScaledTable):
     """ntk: NTK-aware scaling, the form of bloc97.
 
-    b' = b s^(d / (d - 2)), so lambda_i = s^(2i / (d - 2)) (u/bloc97, 2023; written up in arXiv 2309.00071, section 3.1).
+    b' = b s^(d / (d - 2)), so lambda_i = s^(2i / (d - 2)) (u/bloc97, 2023; also arXiv 2309.00071, section 3.1).
     It falls short of the target that its factor names.
 
     Attributes:
@@ -80,7 +81,8 @@ class DynamicNTK(FrequencyMethod):
 
     name: ClassVar[str] = "dynamic-ntk"
     paper: ClassVar[str] = "emozilla 2023; arXiv 2309.00071"
-    bibtex: ClassVar[str] = """@misc{emozilla2023dynamic, title={Dynamically Scaled {RoPE} further increases performance of long context {LLaMA}},
+    bibtex: ClassVar[str] = """@misc{emozilla2023dynamic,
+  title={Dynamically Scaled {RoPE} further increases performance of long context {LLaMA}},
   author={emozilla}, year={2023}, howpublished={reddit.com/r/LocalLLaMA/comments/14mrgpr}}"""
     length_dependent: ClassVar[bool] = True
 
@@ -93,9 +95,6 @@ class DynamicNTK(FrequencyMethod):
         super().check(spec)
         assert self.factor is not None
         require(self, "factor", 1 <= self.factor < float("inf"), "a number >= 1")
-
-    def stretch(self, spec: RotarySpec, target_length: int) -> float:
-        return extension_factor(spec, target_length)
 
     def table(self, spec: RotarySpec, length: int) -> FrequencyTable:
         assert self.factor is not None

@@ -23,8 +23,11 @@ class PositionInterpolation(ScaledTable):
 
     name: ClassVar[str] = "pi"
     paper: ClassVar[str] = "arXiv 2306.15595"
-    bibtex: ClassVar[str] = """@article{chen2023pi, title={Extending Context Window of Large Language Models via Positional Interpolation},
-  author={Chen, Shouyuan and Wong, Sherman and Chen, Liangjian and Tian, Yuandong}, journal={arXiv:2306.15595}, year={2023}}"""
+    bibtex: ClassVar[
+        str
+    ] = """@article{chen2023pi, title={Extending Context Window of Large Language Models via Positional Interpolation},
+  author={Chen, Shouyuan and Wong, Sherman and Chen, Liangjian and Tian, Yuandong},
+  journal={arXiv:2306.15595}, year={2023}}"""
 
     def slowdown(self, spec: RotarySpec) -> np.ndarray:
         assert self.factor is not None

@@ -16,7 +16,7 @@ from ropewalk.rotary import RotarySpec
 class ReRoPE(PositionMethod):
     """ReRoPE: no distance is larger than the window.
 
-    p = min(m - n, w), with the log-n query scale that its author always applies (J. Su, 2023, github.com/bojone/rerope).
+    p = min(m - n, w), with the log-n query scale that its author always applies (J. Su, github.com/bojone/rerope).
 
     Attributes:
         window: w, tokens. Left out: an eighth of the trained window, at most 1,024.
@@ -24,7 +24,9 @@ class ReRoPE(PositionMethod):
 
     name: ClassVar[str] = "rerope"
     paper: ClassVar[str] = "github.com/bojone/rerope"
-    bibtex: ClassVar[str] = """@misc{rerope2023, title={Rectified Rotary Position Embeddings}, author={Jianlin Su}, year={2023},
+    bibtex: ClassVar[
+        str
+    ] = """@misc{rerope2023, title={Rectified Rotary Position Embeddings}, author={Jianlin Su}, year={2023},
   howpublished={\\url{https://github.com/bojone/rerope}}}"""
 
     window: int | None = None

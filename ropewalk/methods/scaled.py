@@ -1,7 +1,8 @@
 """What the methods with one factor share: theta_i / lambda_i, lambda_i made from one factor s = target / trained."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -27,6 +28,17 @@ class ScaledTable(FrequencyMethod):
     def attention_scaling(self) -> float:
         """The factor on cos and sin; 1 unless the method says otherwise."""
         return 1.0
+
+    def stretch(self, spec: RotarySpec, target_length: int) -> float:
+        assert self.factor is not None
+        return self.factor
+
+    @property
+    def takes_factor(self) -> bool:
+        return self.factor is None
+
+    def with_factor(self, factor: float) -> Self:
+        return replace(self, factor=factor)
 
     def choose(self, spec: RotarySpec, target_length: int) -> dict[str, Choice]:
         factor = extension_factor(spec, target_length)

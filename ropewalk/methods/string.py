@@ -29,7 +29,9 @@ class String(PositionMethod):
 
     name: ClassVar[str] = "string"
     paper: ClassVar[str] = "arXiv 2410.18745"
-    bibtex: ClassVar[str] = """@article{an2024string, title={Why Does the Effective Context Length of {LLMs} Fall Short?},
+    bibtex: ClassVar[
+        str
+    ] = """@article{an2024string, title={Why Does the Effective Context Length of {LLMs} Fall Short?},
   author={An, Chenxin and Zhang, Jun and Zhong, Ming and others}, journal={arXiv:2410.18745}, year={2024}}"""
     beyond: ClassVar[str] = "join a table to it (string+yarn) or take another method"
 
@@ -51,7 +53,7 @@ class String(PositionMethod):
         super().check(spec)
         assert self.shift is not None and self.window is not None
         require(self, "shift", self.shift >= 1, "at least 1 token")
-        require(self, "window", 1 <= self.window, "at least 1 token")
+        require(self, "window", self.window >= 1, "at least 1 token")
 
     def reach(self, spec: RotarySpec) -> int | None:
         """L + S - W as long as S <= L: from there on the farthest distance leaves the trained window."""

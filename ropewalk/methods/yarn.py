@@ -1,4 +1,4 @@
-"""YaRN in its three forms, which differ by up to 4.5 times in the ramp: what engines run, what the paper says, and blended wavelengths."""
+"""YaRN in its three forms, up to 4.5 times apart: that of engines, that of the paper, blended wavelengths."""
 
 import math
 from dataclasses import dataclass
@@ -107,7 +107,8 @@ class YarnLambda(YarnBase):
 
     name: ClassVar[str] = "yarn-lambda"
     paper: ClassVar[str] = "arXiv 2309.10400"
-    bibtex: ClassVar[str] = """@inproceedings{zhu2024pose, title={{PoSE}: Efficient Context Window Extension of {LLMs} via Positional Skip-wise Training},
+    bibtex: ClassVar[str] = """@inproceedings{zhu2024pose,
+  title={{PoSE}: Efficient Context Window Extension of {LLMs} via Positional Skip-wise Training},
   author={Zhu, Dawei and Yang, Nan and Wang, Liang and others}, booktitle={ICLR}, year={2024}}"""
 
     def slowdown(self, spec: RotarySpec) -> np.ndarray:

@@ -81,9 +81,13 @@ def take_census(seam: Seam, pretrained: int | None = None) -> Census:
         try:
             records = seam.run_probes(lambda: model(input_ids=token, use_cache=False))
         except (RuntimeError, TypeError, AttributeError, IndexError) as error:
-            raise ModelError(f"{name_of(model)} cannot be extended: it fails with a neutral rotation or our mask: {error}") from error
+            raise ModelError(
+                f"{name_of(model)} cannot be extended: it fails with a neutral rotation or our mask: {error}"
+            ) from error
     if not records.captures or not records.widths:
-        raise ModelError(f"{name_of(model)} cannot be extended: its attention or rotary module is not reached by a forward")
+        raise ModelError(
+            f"{name_of(model)} cannot be extended: its attention or rotary module is not reached by a forward"
+        )
     columns = {rotary: _columns(seam, rotary) for rotary in records.widths}
     parameters = rope_parameters(model.config.get_text_config())
     length = pretrained or pretrained_length(model.config.get_text_config(), parameters)
@@ -122,7 +126,9 @@ def refuse_by_family(model: PreTrainedModel) -> None:
     text = config.get_text_config()
     parameters = getattr(text, "rope_parameters", None) or {}
     if any("mrope_section" in p for p in [parameters, *parameters.values()] if isinstance(p, dict)):
-        raise ModelError(f"{name_of(model)} cannot be extended: multimodal rotary positions (M-RoPE) are three-dimensional")
+        raise ModelError(
+            f"{name_of(model)} cannot be extended: multimodal rotary positions (M-RoPE) are three-dimensional"
+        )
     if text is not config:
         raise ModelError(f"{name_of(model)} is multimodal; extend its language model ({text.model_type}) alone")
     if getattr(config, "is_encoder_decoder", False):
@@ -141,14 +147,16 @@ def _columns(seam: Seam, rotary: RotaryKey) -> RotaryColumns:
     with torch.no_grad():
         one = torch.ones(1, 1, dtype=torch.int64, device=buffer.device)
         cos, sin = seam.stock_rotary(rotary, torch.zeros(1, 1, 1, device=buffer.device), one)
-    cos, sin = cos[0, 0].double().cpu().numpy(), sin[0, 0].double().cpu().numpy()
+    turned = np.stack([part[0, 0].double().cpu().numpy() for part in (cos, sin)])
     theta = buffer.double().cpu().numpy()
-    angle, width = np.arctan2(sin, cos), len(cos)
+    angle, width = np.arctan2(turned[1], turned[0]), turned.shape[1]
     scaling = float(getattr(module, f"{layer_type}_attention_scaling" if layer_type else "attention_scaling", 1.0))
-    if not np.allclose(np.hypot(cos, sin), scaling, rtol=1e-5):
+    if not np.allclose(np.hypot(*turned), scaling, rtol=1e-5):
         raise ModelError(f"{name_of(seam.model)} cannot be extended: its cos and sin carry an unknown factor")
     for pairs in (np.arange(width) % len(theta), np.arange(width) // 2):
-        if width in (len(theta), 2 * len(theta)) and np.allclose(theta[pairs % len(theta)], angle, rtol=1e-3, atol=1e-9):
+        if width in (len(theta), 2 * len(theta)) and np.allclose(
+            theta[pairs % len(theta)], angle, rtol=1e-3, atol=1e-9
+        ):
             return RotaryColumns(tuple(theta.tolist()), tuple(pairs.tolist()), scaling)
     raise ModelError(f"{name_of(seam.model)} cannot be extended: the columns of its cos and sin are in no known order")
 
@@ -173,7 +181,9 @@ def _layer(
     of = columns[rotation.rotary]
     pairs = [of.pairs[column] for column in rotation.columns]
     count = rotation.rotary_dim // 2
-    expected = [i % count for i in range(2 * count)] if rotation.layout == "half" else [i // 2 for i in range(2 * count)]
+    expected = (
+        [i % count for i in range(2 * count)] if rotation.layout == "half" else [i // 2 for i in range(2 * count)]
+    )
     if pairs != expected or count != len(of.inv_freq):
         raise ModelError(f"{name_of(model)} cannot be extended: its rotary pairs are in an order that is not known")
     spec = replace(

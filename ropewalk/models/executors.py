@@ -59,9 +59,7 @@ class Banded:
                     call.softcap,
                     call.sinks,
                 )
-                backend = choose(
-                    self.backend, plan, device=query.device, dtype=query.dtype, grad=inputs.needs_grad
-                )
+                backend = choose(self.backend, plan, device=query.device, dtype=query.dtype, grad=inputs.needs_grad)
                 result, _ = backend.attend(inputs, plan, spec, layer)
                 if len(these) == batch and result.shape[2] == new:
                     return result.transpose(1, 2)
@@ -97,7 +95,9 @@ def refuse_beyond(limits: list[int] | None, rows: "range | list[int]", length: i
         )
 
 
-def table_rotary(columns: RotaryColumns, rows: Rows, limits: Limits) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def table_rotary(
+    columns: RotaryColumns, rows: Rows, limits: Limits
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """A rotary forward that returns each row's own table: (x, position_ids [B or 1, T]) -> cos, sin [B or 1, T, width].
 
     Angles are built in float64; the result has x's dtype, like the stock module's.
@@ -120,4 +120,3 @@ def table_rotary(columns: RotaryColumns, rows: Rows, limits: Limits) -> Callable
         return cos, sin
 
     return forward
-

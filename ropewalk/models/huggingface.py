@@ -53,7 +53,9 @@ def extend(
     """
     chosen = parse(method) if isinstance(method, str) else method
     if model.__dict__.get(MARK) is not None:
-        raise ModelError(f"this {name_of(model)} is already extended with {model.__dict__[MARK].method}; remove() that first")
+        raise ModelError(
+            f"this {name_of(model)} is already extended with {model.__dict__[MARK].method}; remove() that first"
+        )
     census, comparison, seam = read_model(model, pretrained_length, self_test=verify)
     spec = census.spec
     target = chosen.natural_length(spec) if target_length is None else target_length
@@ -176,7 +178,9 @@ class Extension:
     def __enter__(self) -> "Extension":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.remove()
 
     def pin(self, lengths: list[int] | None) -> None:
@@ -188,7 +192,9 @@ class Extension:
         if lengths is not None:
             wrong = [n for n in lengths if not 1 <= n <= self.target_length]
             if wrong or not lengths:
-                raise MethodError(f"pin wants lengths between 1 and target_length={self.target_length} tokens, got {lengths}")
+                raise MethodError(
+                    f"pin wants lengths between 1 and target_length={self.target_length} tokens, got {lengths}"
+                )
         self._pins = None if lengths is None else list(lengths)
 
     def _lengths(self, batch: int) -> list[int]:
@@ -197,7 +203,9 @@ class Extension:
             return [self.target_length] * batch
         repeats, rest = divmod(batch, len(self._pins))
         if rest:
-            raise MethodError(f"{len(self._pins)} rows are pinned and a batch of {batch} arrived; pin one length per row")
+            raise MethodError(
+                f"{len(self._pins)} rows are pinned and a batch of {batch} arrived; pin one length per row"
+            )
         return [n for n in self._pins for _ in range(repeats)]
 
     def _rows(self, batch: int) -> list[Plan]:
@@ -252,18 +260,24 @@ class Extension:
     def describe(self) -> str:
         """What is attached, which parameters were chosen and why, in lines for people."""
         spec = self.spec
-        kinds = {kind: [i for i, layer in enumerate(self.census.layers) if layer.kind == kind] for kind in ("sliding", "none")}
+        kinds = {
+            kind: [i for i, layer in enumerate(self.census.layers) if layer.kind == kind]
+            for kind in ("sliding", "none")
+        }
         lines = [
-            f"{self.requested} on {name_of(self.model)}: trained on {spec.pretrained_length} tokens, target {self.target_length}",
-            f"  rotary: {spec.pairs} pairs ({spec.layout}), {spec.rotary_dim} of {spec.head_dim} dimensions from {spec.rotary_start}, "
-            f"table {spec.scaling or 'default'}",
+            f"{self.requested} on {name_of(self.model)}: trained on {spec.pretrained_length} tokens, "
+            f"target {self.target_length}",
+            f"  rotary: {spec.pairs} pairs ({spec.layout}), {spec.rotary_dim} of {spec.head_dim} dimensions "
+            f"from {spec.rotary_start}, table {spec.scaling or 'default'}",
         ]
         for name, (value, reason) in self.requested.why(spec, self.target_length).items():
             lines.append(f"  {name} = {shorten(value)}: {reason}")
         if self.backend == OWN:
             lines.append("  attention, kernels and cache: the model's own; only the rotary table is ours")
         else:
-            lines.append(f"  attention: backend {self.backend}; the cache holds un-rotated keys, rotated anew when used")
+            lines.append(
+                f"  attention: backend {self.backend}; the cache holds un-rotated keys, rotated anew when used"
+            )
         if kinds["sliding"]:
             lines.append(f"  layers {kinds['sliding']} have a window within the trained length and stay as they are")
         if kinds["none"]:

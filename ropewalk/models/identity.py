@@ -49,10 +49,8 @@ class Identity:
         assert call.position_ids is not None
         asked = call.position_ids.expand(query.shape[0], -1)
         number = mask[:, 0, POSITION]
-        if number.shape[1] == new:
-            keys = asked
-        else:
-            keys = (number + (asked[:, -1] - number.amax(1))[:, None]).clamp(min=0)
+        shifted = number + (asked[:, -1] - number.amax(1))[:, None]
+        keys = asked if number.shape[1] == new else shifted.clamp(min=0)
         query = self._turn(self.layers[layer], query, asked)
         key = self._turn(self.layers[layer], key, keys)
         eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
@@ -88,9 +86,7 @@ def run(model: PreTrainedModel) -> Tensor:
     visible = torch.ones_like(ids)
     visible[1, :4] = 0
     positions = (visible.cumsum(-1) - 1).clamp(min=0)
-    first = model(
-        input_ids=ids[:, :-1], attention_mask=visible[:, :-1], position_ids=positions[:, :-1], use_cache=True
-    )
+    first = model(input_ids=ids[:, :-1], attention_mask=visible[:, :-1], position_ids=positions[:, :-1], use_cache=True)
     second = model(
         input_ids=ids[:, -1:],
         attention_mask=visible,

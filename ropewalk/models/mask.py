@@ -42,7 +42,9 @@ def position_mask(
         number = slots.expand(batch_size, -1)
         visible = written
     else:
-        padded = torch.nn.functional.pad(attention_mask, (0, max(0, kv_length + int(kv_offset) - attention_mask.shape[1])))
+        padded = torch.nn.functional.pad(
+            attention_mask, (0, max(0, kv_length + int(kv_offset) - attention_mask.shape[1]))
+        )
         number = (padded.long().cumsum(-1) - 1)[:, slots]
         visible = written & padded[:, slots].bool()
     mask = torch.zeros(batch_size, 1, 4, kv_length, dtype=torch.int64, device=device)
@@ -58,7 +60,9 @@ def _segments(mask_function: Callable[..., Any], batch: int, length: int, device
     """Which packed document each token belongs to: a token that may not see its neighbour begins a new one."""
     zero = torch.zeros(1, 1, dtype=torch.int64, device=device)
     if bool(torch.as_tensor(mask_function(zero, zero, zero, zero + 1)).any()):
-        raise ModelError("the model lets tokens see later ones (bidirectional or prefix mask); ropewalk extends causal models")
+        raise ModelError(
+            "the model lets tokens see later ones (bidirectional or prefix mask); ropewalk extends causal models"
+        )
     rows = torch.arange(batch, device=device)[:, None]
     tokens = torch.arange(1, length, device=device)[None, :]
     joined = torch.as_tensor(mask_function(rows, zero, tokens, tokens - 1), device=device).expand(batch, length - 1)
@@ -106,8 +110,7 @@ def sequences(mask: Tensor, queries: int, position_ids: Tensor | None) -> list[S
     whole = bool((number >= 0).all()) and not bool(segment.any())
     if whole and (stop == 1 or bool((positions.diff(dim=-1) == 1).all())):
         return [Sequence(None, slice(0, stop), slice(0, queries))]
-    found: dict[tuple[object, ...], list[int]] = {}
-    kept: dict[tuple[object, ...], Tensor | None] = {}
+    shapes: dict[tuple[int, int, tuple[int, ...]], list[int]] = {}
     for row in range(number.shape[0]):
         visible = (number[row] >= 0).nonzero().flatten()
         for document in segment[row, visible].unique_consecutive():
@@ -115,21 +118,25 @@ def sequences(mask: Tensor, queries: int, position_ids: Tensor | None) -> list[S
             first, last = int(slots[0]), int(slots[-1]) + 1
             if last - first != len(slots):
                 raise ModelError("the attention mask has holes between visible tokens; pad on the left or on the right")
-            if last <= offset:
-                continue
-            steps = positions[row, first:last] - positions[row, first]
-            gaps = len(steps) > 1 and not bool((steps.diff() == 1).all())
-            if gaps and bool((steps.diff() <= 0).any()):
-                raise ModelError("position ids must grow from token to token within a document")
-            key = (first, last, tuple(steps.tolist()) if gaps else None)
-            found.setdefault(key, []).append(row)
-            kept[key] = steps if gaps else None
+            if last > offset:
+                steps = _steps(positions[row, first:last])
+                shapes.setdefault((first, last, steps), []).append(row)
     result = []
-    for key, rows in found.items():
-        first, last = int(key[0]), int(key[1])  # type: ignore[call-overload]
+    for (first, last, steps), rows in shapes.items():
         these = None if len(rows) == number.shape[0] else torch.tensor(rows, device=mask.device)
-        result.append(Sequence(these, slice(first, last), slice(max(first, offset) - offset, last - offset), kept[key]))
+        gaps = torch.tensor(steps, device=mask.device) if steps else None
+        result.append(Sequence(these, slice(first, last), slice(max(first, offset) - offset, last - offset), gaps))
     return result
+
+
+def _steps(positions: Tensor) -> tuple[int, ...]:
+    """Positions from 0 on where they have gaps; nothing where they are consecutive."""
+    steps = positions.diff()
+    if bool((steps == 1).all()):
+        return ()
+    if bool((steps <= 0).any()):
+        raise ModelError("position ids must grow from token to token within a document")
+    return tuple((positions - positions[0]).tolist())
 
 
 def dense_mask(mask: Tensor, queries: int, dtype: torch.dtype) -> Tensor:

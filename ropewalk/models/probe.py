@@ -49,7 +49,7 @@ def probes() -> list[str]:
 
 
 def answer(probe: str, first: int, width: int) -> tuple[Tensor, Tensor]:
-    """cos and sin, float32 [width], that the rotary module returns under a probe; its columns are numbered from `first`."""
+    """cos and sin, float32 [width], that a rotary module returns under a probe; columns are numbered from `first`."""
     ones, zeros = torch.ones(width), torch.zeros(width)
     if probe == "as-is":
         return ones, zeros

@@ -90,7 +90,8 @@ class Seam:
         if self.model.config._attn_implementation != NAME:
             self._previous = None
             raise ModelError(
-                f"{name_of(self.model)} cannot be extended: its attention is not reached through transformers' interface"
+                f"{name_of(self.model)} cannot be extended: its attention is not called through transformers' "
+                "AttentionInterface"
             )
         self._mark(self.layers or list(self.model.modules()))
         for path, module in self.rotaries.items():
@@ -176,7 +177,7 @@ class Seam:
         return self.executor(self.layers[module], module, query, key, value, mask, call)
 
     def _record(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        """Note what arrived and answer with the values, which no rotation touches: later layers see the same in all probes."""
+        """Note what arrived and answer with the values, which no rotation touches: later layers see the same."""
         assert self.records is not None and self._probe is not None
         self.layers.setdefault(module, len(self.layers))
         seen = self.records.captures.setdefault(module, {})

@@ -33,7 +33,9 @@ def pretrained_length(config: PretrainedConfig, parameters: dict[str, Any]) -> i
     """
     length = getattr(config, "max_position_embeddings", None)
     if not length:
-        raise ModelError(f"{config.model_type}: its configuration has no max_position_embeddings; give pretrained_length")
+        raise ModelError(
+            f"{config.model_type}: its configuration has no max_position_embeddings; give pretrained_length"
+        )
     original = parameters.get("original_max_position_embeddings")
     if parameters.get("rope_type") == "yarn" and original:
         return max(int(length), round(original * parameters.get("factor", 1.0)))

@@ -32,6 +32,7 @@ PAIRS = (
     "dca+longrope",
 )
 NAMES = (*METHODS, *PAIRS)
+YARN_ENDS = ("beta_fast", "beta_slow")  # fast first
 FEW = settings(max_examples=settings().max_examples // 3)  # for tests that run every backend
 
 
@@ -155,16 +156,22 @@ def _dynamic_ntk(draw: Draw, spec: RotarySpec, length: int) -> tuple[Fields, fre
 
 
 def _ramped(
-    oracle: Callable[..., frequencies.Table], slow: str, fast: str
+    oracle: Callable[..., frequencies.Table], ends: tuple[str, str]
 ) -> Callable[..., tuple[Fields, frequencies.Table]]:
-    """Methods with a factor and a ramp between two numbers of turns, and perhaps an attention factor of their own."""
+    """Methods with a factor and a ramp between two numbers of turns, and perhaps an attention factor of their own.
+
+    Args:
+        ends: the method's fields for the two ends, in the order in which the oracle takes them.
+    """
 
     def drawn(draw: Draw, spec: RotarySpec, length: int) -> tuple[Fields, frequencies.Table]:
         factor, low = draw(factors), draw(st.floats(0.25, 4))
-        high = low + draw(st.floats(0.5, 32))
-        inv_freq, scaling = oracle(spec.rotary_dim, spec.base, factor, spec.pretrained_length, *turns(low, high))
-        fields = {"factor": factor, slow: low, fast: high}
-        if slow == "beta_slow" and draw(st.booleans()):
+        turns = (low, low + draw(st.floats(0.5, 32)))
+        if ends == YARN_ENDS:
+            turns = turns[::-1]
+        inv_freq, scaling = oracle(spec.rotary_dim, spec.base, factor, spec.pretrained_length, *turns)
+        fields: Fields = {"factor": factor, **dict(zip(ends, turns, strict=True))}
+        if "beta_slow" in ends and draw(st.booleans()):
             fields["attention_factor"] = scaling = draw(st.floats(0.7, 1.4))
         return fields, (inv_freq, scaling)
 
@@ -192,11 +199,11 @@ FREQUENCY: dict[str, Callable[[Draw, RotarySpec, int], tuple[Fields, frequencies
     "ntk": _by_factor(frequencies.ntk),
     "ntk-liu": _ntk_liu,
     "dynamic-ntk": _dynamic_ntk,
-    "yarn": _ramped(frequencies.yarn, "beta_slow", "beta_fast"),
-    "yarn-paper": _ramped(frequencies.yarn_paper, "beta_slow", "beta_fast"),
-    "yarn-lambda": _ramped(frequencies.yarn_lambda, "beta_slow", "beta_fast"),
-    "ntk-by-parts": _ramped(frequencies.ntk_by_parts, "low", "high"),
-    "llama3": _ramped(frequencies.llama3, "low", "high"),
+    "yarn": _ramped(frequencies.yarn, YARN_ENDS),
+    "yarn-paper": _ramped(frequencies.yarn_paper, ("beta_slow", "beta_fast")),
+    "yarn-lambda": _ramped(frequencies.yarn_lambda, YARN_ENDS),
+    "ntk-by-parts": _ramped(frequencies.ntk_by_parts, ("low", "high")),
+    "llama3": _ramped(frequencies.llama3, ("low", "high")),
     "longrope": _longrope,
 }
 
@@ -228,8 +235,6 @@ def cases(draw: Draw, name: str) -> Case:
             case = replace(case, table=table)
         gains = _gains(draw)
         methods.append(METHODS.get(part)(**fields, **gains))
-        case = replace(
-            case, logit_scale=case.logit_scale * gains["logit_scale"], log_n=case.log_n or gains["log_n"]
-        )
+        case = replace(case, logit_scale=case.logit_scale * gains["logit_scale"], log_n=case.log_n or gains["log_n"])
     method = methods[0] if len(methods) == 1 else Combined(position=methods[0], frequency=methods[1])
     return replace(case, method=method)

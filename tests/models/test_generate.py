@@ -13,7 +13,14 @@ from tests.models.batches import POSITION_METHODS, TARGET, padded, texts
 
 NEW = 13
 METHODS = {name: POSITION_METHODS[name] for name in ("self-extend", "dpe", "string", "dca")} | {"yarn": "yarn"}
-GREEDY: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+PAD = 0  # never generated: an assistant's generate would take it for padding in the middle of the text
+GREEDY: dict[str, Any] = {
+    "max_new_tokens": NEW,
+    "do_sample": False,
+    "eos_token_id": None,
+    "pad_token_id": PAD,
+    "suppress_tokens": [PAD],
+}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +45,9 @@ def recomputed(model: PreTrainedModel, prompt: Tensor, new: int = NEW) -> Tensor
     """Greedy continuation [new] of one prompt [1, T], every step a whole forward without cache."""
     ids = prompt
     for _ in range(new):
-        ids = torch.cat((ids, model(ids, use_cache=False).logits[:, -1:].argmax(-1)), 1)
+        logits = model(ids, use_cache=False).logits[:, -1:]
+        logits[..., PAD] = -torch.inf
+        ids = torch.cat((ids, logits.argmax(-1)), 1)
     return ids[0, prompt.shape[1] :]
 
 
@@ -57,7 +66,12 @@ def test_left_padded_batch_equals_recomputed_rows(extended: PreTrainedModel) -> 
 
 @pytest.mark.parametrize(
     "mode",
-    [{"cache_implementation": "static"}, {"prefill_chunk_size": 23}, {"prompt_lookup_num_tokens": 3}, {"use_cache": False}],
+    [
+        {"cache_implementation": "static"},
+        {"prefill_chunk_size": 23},
+        {"prompt_lookup_num_tokens": 3},
+        {"use_cache": False},
+    ],
     ids=lambda mode: next(iter(mode)),
 )
 def test_mode_gives_the_greedy_tokens(extended: PreTrainedModel, mode: dict[str, Any]) -> None:

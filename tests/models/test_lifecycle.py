@@ -28,7 +28,9 @@ def traces(model: nn.Module) -> dict[str, Any]:
         path: sorted(k for k in module.__dict__ if k.startswith("_ropewalk") or k in ("forward", "generate"))
         for path, module in model.named_modules()
     }
-    hooks = {path: len(module._forward_pre_hooks) + len(module._forward_hooks) for path, module in model.named_modules()}
+    hooks = {
+        path: len(module._forward_pre_hooks) + len(module._forward_hooks) for path, module in model.named_modules()
+    }
     implementations = {
         path: module.config._attn_implementation for path, module in model.named_modules() if hasattr(module, "config")
     }
@@ -153,21 +155,24 @@ def test_deep_copy_of_an_extended_model_runs_on_its_own(llama: PreTrainedModel, 
 def test_removing_from_a_deep_copy_leaves_the_model_extended(llama: PreTrainedModel, method: str) -> None:
     (ids,) = texts(LENGTH)
     stock = whole(llama, ids)
-    with ropewalk.extend(llama, method, target_length=TARGET):
+    with ropewalk.extend(llama, method, target_length=TARGET) as extension:
         extended = whole(llama, ids)
-        twin = copy.deepcopy(llama)
-        twin.__dict__["_ropewalk_extension"].remove()
+        twin, theirs = copy.deepcopy((llama, extension))
+        assert theirs.model is twin
+        theirs.remove()
         assert torch.equal(whole(llama, ids), extended)
         assert torch.equal(whole(twin, ids), stock)
 
 
-def test_models_that_share_one_configuration_object() -> None:
+def test_model_that_shares_the_configuration_object_fails_loudly() -> None:
+    """The choice of attention is part of the configuration, so models built from one object share it."""
     first = build("llama")
     second = type(first)(first.config).eval()
     (ids,) = texts(31)
     stock = whole(second, ids)
-    with ropewalk.extend(first, BANDED, target_length=TARGET):
-        assert torch.equal(whole(second, ids), stock)
+    with ropewalk.extend(first, BANDED, target_length=TARGET), pytest.raises(ModelError, match="not extended"):
+        whole(second, ids)
+    assert torch.equal(whole(second, ids), stock)
 
 
 @pytest.mark.parametrize("method", KINDS.values(), ids=KINDS)

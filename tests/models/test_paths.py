@@ -1,23 +1,27 @@
 """One text gives one set of logits, however it reaches the model: every method, every backend."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 import ropewalk
 from ropewalk.errors import MethodError
 from ropewalk.methods import METHODS
-from tests.architectures import build
+from tests.architectures import WORKS, build
 from tests.models.batches import COMBINED, LENGTH, SPECIFICATIONS, TARGET, padded, pieces, texts, whole
 
 BACKENDS = ("auto", "blockwise", "reference")
 METHOD_TEXTS = SPECIFICATIONS | COMBINED
 CLOSE = {"rtol": 0.0, "atol": 1e-4}  # logits of size 3 to 10, float32; measured differences stay below 2e-5
-# a partial rotary that is half laid out, one that is interleaved, an interleaved whole one, a latent-attention tail
-OTHER_FAMILIES = ("gpt_neox", "stablelm", "glm", "cohere", "deepseek_v3")
-OTHER_OVERRIDES = {"deepseek_v3": {"num_key_value_heads": 4}}
+# two partial rotaries, an interleaved partial one, an interleaved whole one, a latent-attention tail; layers that slide
+# (one with sinks) or do not rotate
+OTHER_FAMILIES = (
+    *("gpt_neox", "stablelm", "glm", "cohere", "deepseek_v3"),
+    *("gemma3_text", "qwen2-window", "gpt_oss", "smollm3"),
+)
 DEPENDENT = ("dynamic-ntk", "longrope", "self-extend+dynamic-ntk", "dca+longrope")
 
 
@@ -28,7 +32,7 @@ def llama() -> PreTrainedModel:
 
 @pytest.fixture(scope="module", params=OTHER_FAMILIES)
 def other(request: pytest.FixtureRequest) -> Iterator[PreTrainedModel]:
-    yield build(request.param, **OTHER_OVERRIDES.get(request.param, {}))
+    yield WORKS[request.param]()
 
 
 def assert_paths_agree(model: PreTrainedModel, method: str, backend: str, first: int) -> None:
@@ -59,12 +63,14 @@ def test_prefill_pieces_tokens_and_padded_rows_agree(llama: PreTrainedModel, met
     assert_paths_agree(llama, METHOD_TEXTS[method], backend, first=1 if backend == "auto" else 97)
 
 
-@pytest.mark.parametrize("method", ["self-extend", "dpe", "dca", "yarn"])
-def test_paths_agree_on_partial_and_interleaved_rotary(other: PreTrainedModel, method: str) -> None:
-    text = SPECIFICATIONS[method]
-    if method == "dpe":
-        text = "dpe:window=13"
-    assert_paths_agree(other, text, "blockwise", first=97)
+@pytest.mark.parametrize("method", ["self-extend:group=3,window=13", "dpe:window=13", "dca:chunk=37,window=7"])
+def test_paths_agree_on_other_rotaries_and_mixed_layers(other: PreTrainedModel, method: str) -> None:
+    assert_paths_agree(other, method, "blockwise", first=97)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_table_paths_agree_on_other_rotaries_and_mixed_layers(other: PreTrainedModel, backend: str) -> None:
+    assert_paths_agree(other, "pi:factor=2,stack=true", backend, first=97)
 
 
 @pytest.mark.parametrize("method", ["self-extend", "string", "yarn", "dpe+yarn"])
@@ -92,7 +98,10 @@ def test_rows_pinned_to_different_lengths_equal_the_rows_alone(
         ids, mask = padded(rows, "left")
         extension.pin(pins)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        for together in (whole(llama, ids, attention_mask=mask, position_ids=positions), pieces(llama, ids, (61, 1, 35), mask)):
+        for together in (
+            whole(llama, ids, attention_mask=mask, position_ids=positions),
+            pieces(llama, ids, (61, 1, 35), mask),
+        ):
             for i, row in enumerate(alone):
                 torch.testing.assert_close(together[i, mask[i].bool()], row, **CLOSE)
     assert not torch.allclose(alone[0][0], alone[1][0])
@@ -154,6 +163,37 @@ def test_pins_that_do_not_fit_are_refused(llama: PreTrainedModel) -> None:
         extension.pin([50, 60])
         with pytest.raises(MethodError, match="pin one length per row"):
             whole(llama, torch.cat(texts(9, 9, 9)))
+
+
+@pytest.mark.parametrize("mode", [{"prompt_lookup_num_tokens": 3}, {"prefill_chunk_size": 23}, {"assistant": True}], ids=str)
+def test_pinned_generate_in_other_modes_gives_the_same_tokens(llama: PreTrainedModel, mode: dict[str, Any]) -> None:
+    (prompt,) = texts(81)
+    settings = {"max_new_tokens": 11, "do_sample": False, "eos_token_id": None, "pad_token_id": 0, "suppress_tokens": [0]}
+    if mode == {"assistant": True}:
+        mode = {"assistant_model": build("llama", num_hidden_layers=1)}
+    with ropewalk.extend(llama, "dynamic-ntk", target_length=TARGET, verify=False):
+        assert torch.equal(llama.generate(prompt, **settings, **mode), llama.generate(prompt, **settings))
+
+
+def test_generate_reads_the_new_tokens_wherever_they_are_given(llama: PreTrainedModel) -> None:
+    (prompt,) = texts(81)
+    plain = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    with ropewalk.extend(llama, "dynamic-ntk", target_length=TARGET, verify=False):
+        wanted = llama.generate(prompt, max_new_tokens=11, **plain)
+        config = GenerationConfig(max_new_tokens=11, **plain)
+        assert torch.equal(llama.generate(inputs=prompt, max_length=92, **plain), wanted)
+        assert torch.equal(llama.generate(prompt, generation_config=config), wanted)
+        assert torch.equal(llama.generate(prompt, config), wanted)
+
+
+def test_length_dependent_method_on_a_base_model(llama: PreTrainedModel) -> None:
+    """A base model has no `generate` to pin."""
+    (ids,) = texts(LENGTH)
+    with torch.no_grad():
+        with ropewalk.extend(llama, "dynamic-ntk", target_length=TARGET, verify=False):
+            wanted = llama.model(ids).last_hidden_state
+        with ropewalk.extend(llama.model, "dynamic-ntk", target_length=TARGET, verify=False):
+            torch.testing.assert_close(llama.model(ids).last_hidden_state, wanted, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("method", ["dynamic-ntk", "self-extend+dynamic-ntk"])

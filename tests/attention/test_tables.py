@@ -1,0 +1,61 @@
+"""Tables of cos and sin: exact at long positions, kept while they fit, and never mixed up."""
+
+import math
+
+import torch
+
+from ropewalk.attention import tables
+from ropewalk.attention.tables import Tables
+from ropewalk.methods import parse
+from ropewalk.plan import PositionMap
+from tests.contract.cases import make_spec
+
+CPU = torch.device("cpu")
+SPEC = make_spec()
+PLAN = parse("none").plan(SPEC, 256)
+
+
+def test_angles_are_exact_at_a_million_tokens() -> None:
+    position = 1_000_003
+    cos, sin = Tables().get(PositionMap(), PLAN, 0, torch.tensor([position]), CPU)
+    for i, theta in enumerate(SPEC.inv_freq):
+        assert abs(cos[0, 0, i].item() - math.cos(position * theta)) < 1e-7
+        assert abs(sin[0, 0, i].item() - math.sin(position * theta)) < 1e-7
+
+
+def test_a_range_is_its_positions_however_the_table_grew() -> None:
+    kept = Tables()
+    for start, stop in ((0, 3), (2, 90), (40, 41), (0, 1000), (7, 9)):
+        ours = kept.get(PositionMap(), PLAN, 0, range(start, stop), CPU)
+        fresh = Tables().get(PositionMap(), PLAN, 0, torch.arange(start, stop), CPU)
+        assert all(torch.equal(a, b) for a, b in zip(ours, fresh, strict=True))
+
+
+def test_tables_of_different_maps_frequencies_and_layers_are_not_mixed_up() -> None:
+    kept = Tables()
+    plans = [parse(text).plan(SPEC, 256) for text in ("none", "pi:factor=2", "yarn:factor=2", "self-extend:group=4")]
+    for _ in range(2):
+        for plan in plans:
+            for band in plan.bands:
+                for to in (band.query, band.key):
+                    ours = kept.get(to, plan, 0, range(5, 30), CPU)
+                    fresh = Tables().get(to, plan, 0, torch.arange(5, 30), CPU)
+                    assert all(torch.equal(a, b) for a, b in zip(ours, fresh, strict=True))
+
+
+def test_no_more_tables_are_kept_than_allowed(monkeypatch) -> None:
+    monkeypatch.setattr(tables, "KEPT", 3)
+    kept = Tables()
+    for factor in range(1, 9):
+        kept.get(PositionMap(), parse(f"pi:factor={factor}").plan(SPEC, 256), 0, range(4), CPU)
+    assert len(kept._kept) == 3
+
+
+def test_a_table_made_in_inference_mode_serves_a_training_step() -> None:
+    kept = Tables()
+    with torch.inference_mode():
+        kept.get(PositionMap(), PLAN, 0, range(8), CPU)
+    x = torch.ones(8, SPEC.pairs, requires_grad=True)
+    cos, _ = kept.get(PositionMap(), PLAN, 0, range(8), CPU)
+    (x * cos[0]).sum().backward()
+    assert torch.equal(x.grad, cos[0])
