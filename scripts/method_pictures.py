@@ -1,4 +1,7 @@
-"""Draw docs/methods/img/*.png: the plan of every method on SmolLM2 at twice its window. `python -m scripts.method_pictures`"""
+"""Draw docs/methods/img/*.png: the plan of every method on SmolLM2 at twice its window.
+
+Run it with `python -m scripts.method_pictures`.
+"""
 
 import io
 

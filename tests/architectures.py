@@ -6,6 +6,7 @@ grouped-query heads, partial or interleaved rotary, layers with a window or with
 sinks, soft caps, residual scales. All are a few hundred thousand float32 weights at most.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from functools import partial
@@ -68,7 +69,8 @@ def build(model_type: str, **overrides: Any) -> PreTrainedModel:
         overrides: configuration fields that differ from `SIZES`.
     Returns: the model, float32, eager attention, evaluation mode; the same weights at every call.
     """
-    config = AutoConfig.for_model(model_type, **(_sizes_of(type(AutoConfig.for_model(model_type))) | overrides))
+    sizes = _sizes_of(type(AutoConfig.for_model(model_type)))
+    config = AutoConfig.for_model(model_type, **copy.deepcopy(sizes | overrides))  # configurations change their lists
     torch.manual_seed(SEED)
     return AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
 
@@ -109,8 +111,8 @@ _PLAIN = {
     ),
 }
 
-# Sliding and full layers in turn. Full layers of cohere2 and exaone4 have no rotary, so there all rotary is windowed.
-_WINDOWED = "cohere2 gemma2 gemma3_text vaultgemma olmo3 exaone4 ministral modernbert-decoder afmoe granite_swa"
+# Sliding and full layers in turn.
+_WINDOWED = "gemma2 gemma3_text vaultgemma olmo3 ministral modernbert-decoder granite_swa"
 
 # One key head for each query head, as the projections make them.
 _LATENT = "deepseek_v3 minicpm3 glm4_moe_lite youtu"
@@ -169,6 +171,8 @@ _NOT_WORKING: dict[str, tuple[str, dict[str, Any], str]] = {
     # never look a registered attention function up
     "falcon": ("falcon", {}, "attention"),
     "gpt_neox_japanese": ("gpt_neox_japanese", {}, "attention"),
+    # only their windowed layers rotate
+    **{family: (family, _FULL_AND_SLIDING, "nothing to extend") for family in ("cohere2", "exaone4", "afmoe")},
     "llama4_text": ("llama4_text", {}, "complex"),
     "deepseek_v2": ("deepseek_v2", {"num_key_value_heads": 4}, "complex"),
     # normalise queries and keys after the rotation

@@ -1,4 +1,7 @@
-"""How far a backend may be from the float64 oracle. Widening an entry needs a line of reason."""
+"""How far a backend may be from the float64 oracle. Widening an entry needs a line of reason.
+
+Each is 5 to 10 times the largest error seen in the contract tests (bf16: twice).
+"""
 
 from typing import NamedTuple
 
@@ -14,13 +17,13 @@ class Tolerance(NamedTuple):
 
 
 TOLERANCES = {
-    ("reference", torch.float64): Tolerance(1e-10, 1e-10),
+    ("reference", torch.float64): Tolerance(1e-12, 1e-12),
     ("reference", torch.float32): Tolerance(1e-6, 1e-6),  # float64 inside, rounded once
-    ("blockwise", torch.float64): Tolerance(1e-5, 1e-5),  # cos and sin are float32
-    ("blockwise", torch.float32): Tolerance(2e-5, 2e-5),
-    ("blockwise", torch.bfloat16): Tolerance(6e-2, 2e-2),  # rotated queries and keys are rounded to 8 bits
-    ("gradient", torch.float64): Tolerance(5e-5, 5e-5),  # of any backend; sums over the tokens of the above
-    ("gradient", torch.float32): Tolerance(1e-4, 1e-4),
+    ("blockwise", torch.float64): Tolerance(2e-6, 2e-6),  # cos and sin are float32
+    ("blockwise", torch.float32): Tolerance(5e-6, 5e-6),
+    ("blockwise", torch.bfloat16): Tolerance(4e-2, 2e-2),  # rotated queries and keys are rounded to 8 bits
+    ("gradient", torch.float64): Tolerance(5e-6, 5e-6),  # of any backend; sums over the tokens of the above
+    ("gradient", torch.float32): Tolerance(1e-5, 1e-5),
 }
 
 

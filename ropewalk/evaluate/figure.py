@@ -7,6 +7,8 @@ from typing import Any
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
 MARKERS = "osD^vP*X"
 
+BARS = {"ecolor": "0.35", "capsize": 3, "lw": 1}
+
 
 def draw(report: dict[str, Any], file: Path) -> None:
     """Save the figure of what `ropewalk.evaluate.demo.run` returns.
@@ -37,9 +39,9 @@ def draw(report: dict[str, Any], file: Path) -> None:
 
     rows = range(len(results))
     scores = [result["score"] for result in results]
-    errors = [[r["score"] - r["ci95"][0] for r in results], [r["ci95"][1] - r["score"] for r in results]]
+    low, high = ([abs(result["score"] - result["ci95"][end]) for result in results] for end in (0, 1))
     colours = [COLOURS[index % len(COLOURS)] for index in rows]
-    right.barh(rows, scores, color=colours, alpha=0.85, xerr=errors, error_kw={"ecolor": "0.35", "capsize": 3, "lw": 1})
+    right.barh(rows, scores, color=colours, alpha=0.85, xerr=[low, high], error_kw=BARS)
     for row, result in zip(rows, results, strict=True):
         found = f"{round(result['score'] * result['n'])}/{result['n']}"
         right.annotate(

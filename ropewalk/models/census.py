@@ -80,6 +80,9 @@ def take_census(seam: Seam, pretrained: int | None = None) -> Census:
     with quietly(model):
         try:
             records = seam.run_probes(lambda: model(input_ids=token, use_cache=False))
+        except ModelError as error:
+            known = name_of(model) in str(error)
+            raise error if known else ModelError(f"{name_of(model)} {error}") from error
         except (RuntimeError, TypeError, AttributeError, IndexError) as error:
             raise ModelError(
                 f"{name_of(model)} cannot be extended: it fails with a neutral rotation or our mask: {error}"

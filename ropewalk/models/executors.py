@@ -95,9 +95,7 @@ def refuse_beyond(limits: list[int] | None, rows: "range | list[int]", length: i
         )
 
 
-def table_rotary(
-    columns: RotaryColumns, rows: Rows, limits: Limits
-) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def table_rotary(columns: RotaryColumns, rows: Rows) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """A rotary forward that returns each row's own table: (x, position_ids [B or 1, T]) -> cos, sin [B or 1, T, width].
 
     Angles are built in float64; the result has x's dtype, like the stock module's.
@@ -106,10 +104,6 @@ def table_rotary(
 
     def forward(x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         plans = rows(x.shape[0])
-        limit = limits(x.shape[0])
-        if limit is not None:
-            for row, last in enumerate(position_ids.amax(-1).tolist()):
-                refuse_beyond(limit, range(x.shape[0]) if len(position_ids) == 1 else [row], last + 1)
         where = torch.device("cpu") if x.device.type == "mps" else x.device  # MPS has no float64
         if len(set(plans)) == 1:
             plans = plans[:1]

@@ -1,18 +1,18 @@
 """`extend`: attach a method to a loaded transformers model; `Extension`: what is attached, and how to take it off."""
 
-from collections.abc import Callable
+import inspect
 from types import TracebackType
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from ropewalk.attention.base import choose
 from ropewalk.errors import MethodError, ModelError
 from ropewalk.methods import Method, parse
 from ropewalk.models.census import Census, refuse_by_family, take_census
-from ropewalk.models.executors import Banded, table_rotary
+from ropewalk.models.executors import Banded, refuse_beyond, table_rotary
 from ropewalk.models.identity import Comparison, verify
 from ropewalk.models.override import Override
 from ropewalk.models.seam import Seam, name_of
@@ -70,9 +70,7 @@ def extend(
     plan = filled.plan(spec, target)
     if plan.takes_attention or backend != "auto":
         choose(backend, plan, device=model.device, dtype=model.dtype)
-    extension = Extension(model, chosen, filled, target, census, comparison, seam, backend)
-    extension._install()
-    return extension
+    return Extension(model, chosen, filled, target, census, comparison, seam, backend)
 
 
 def read_model(
@@ -127,15 +125,25 @@ class Extension:
         self.comparison = comparison
         self.spec = census.spec
         self.plan = method.plan(self.spec, target_length)
-        takes_attention = self.plan.takes_attention or backend != "auto"
+        self.shared_rotary = any(
+            layer.kind == "sliding" and layer.rotation is not None and layer.rotation.rotary == census.rotary
+            for layer in census.layers
+        )
+        takes_attention = self.plan.takes_attention or backend != "auto" or self.shared_rotary
         self.backend = OWN
         if takes_attention:
             self.backend = choose(backend, self.plan, device=model.device, dtype=model.dtype).name
         self._seam = seam
         self._pins: list[int] | None = None
         self._plans: dict[int, Plan] = {target_length: self.plan}
-        self._override: Override | None = None
-        self._generate: Callable[..., Any] | None = None
+        self._overrides: list[Override] = []
+        self._hook: RemovableHandle | None = None
+        model.__dict__[MARK] = self
+        try:
+            self._install()
+        except BaseException:
+            self.remove()
+            raise
 
     def _install(self) -> None:
         if self.backend != OWN:
@@ -143,23 +151,39 @@ class Extension:
             self._seam.attach()
         elif self.plan.table != self.spec.table or self.method.length_dependent:
             self._override_rotary()
-        if self.method.length_dependent:
-            self._generate = self.model.generate
-            self.model.__dict__["generate"] = self._pinned_generate
-        self.model.__dict__[MARK] = self
+            self._hook = self.model.register_forward_pre_hook(self._admit, with_kwargs=True)
+        if self.method.length_dependent and hasattr(self.model, "generate"):
+            self._overrides.append(Override(self.model, "generate", self._pinned_generate))
+            self._generate = self._overrides[-1].original
 
     def _override_rotary(self) -> None:
         path, layer_type = self.census.rotary
-        ours = table_rotary(self.census.columns[self.census.rotary], self._rows, self._limits)
+        ours = table_rotary(self.census.columns[self.census.rotary], self._rows)
 
         def forward(x: Tensor, position_ids: Tensor, asked: str | None = None, **named: Any) -> tuple[Tensor, Tensor]:
             asked = named.get("layer_type", asked)
-            if asked != layer_type:
-                assert self._override is not None
-                return self._override.original(x, position_ids, asked)
-            return ours(x, position_ids)
+            return ours(x, position_ids) if asked == layer_type else override.original(x, position_ids, asked)
 
-        self._override = Override(self._seam.rotaries[path], forward)
+        override = Override(self._seam.rotaries[path], "forward", forward)
+        self._overrides.append(override)
+
+    def _admit(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Before a forward of a table method: no row may grow past what it was admitted for."""
+        given = inspect.signature(type(module).forward).bind_partial(module, *args, **kwargs).arguments
+        given = given | given.get("kwargs", {})
+        tokens = given.get("input_ids") if given.get("input_ids") is not None else given.get("inputs_embeds")
+        if tokens is None:
+            return
+        batch, new = tokens.shape[:2]
+        limits = self._limits(batch)
+        if limits is None:
+            return
+        cache, visible = given.get("past_key_values"), given.get("attention_mask")
+        counts = [new + (0 if cache is None else int(cache.get_seq_length()))] * batch
+        if visible is not None and visible.ndim == 2:
+            counts = visible.sum(-1).tolist()
+        for row, count in enumerate(counts):
+            refuse_beyond(limits, [row], int(count))
 
     def remove(self) -> None:
         """Take the method off: the model is the stock model again, exactly. A second call does nothing."""
@@ -168,12 +192,10 @@ class Extension:
         del self.model.__dict__[MARK]
         self._seam.detach()
         self._seam.executor = None
-        if self._override is not None:
-            self._override.restore()
-            self._override = None
-        if self._generate is not None:
-            del self.model.__dict__["generate"]
-            self._generate = None
+        while self._overrides:
+            self._overrides.pop().restore()
+        if self._hook is not None:
+            self._hook.remove()
 
     def __enter__(self) -> "Extension":
         return self
@@ -224,7 +246,6 @@ class Extension:
 
     def _pinned_generate(self, *args: Any, **kwargs: Any) -> Any:
         """`generate` that pins every row at prompt + new tokens, unless rows are pinned by hand."""
-        assert self._generate is not None
         if self._pins is not None:
             return self._generate(*args, **kwargs)
         cache = kwargs.get("past_key_values")
@@ -240,15 +261,17 @@ class Extension:
             self.pin(None)
 
     def _final_lengths(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
-        prompt = args[0] if args else kwargs.get("inputs", kwargs.get("input_ids", kwargs.get("inputs_embeds")))
+        given = inspect.signature(self._generate).bind(*args, **kwargs).arguments
+        given = given | given.get("kwargs", {})
+        prompt = next((given[name] for name in ("inputs", "input_ids", "inputs_embeds") if name in given), None)
         if not isinstance(prompt, Tensor):
             raise MethodError(f"{self.method.name} needs the prompt to know its length; give input_ids to generate")
-        mask = kwargs.get("attention_mask")
-        counts = mask.sum(-1) if mask is not None else torch.full((prompt.shape[0],), prompt.shape[1])
-        config = kwargs.get("generation_config") or self.model.generation_config
-        new = kwargs.get("max_new_tokens", config.max_new_tokens)
+        mask = given.get("attention_mask")
+        counts = [prompt.shape[1]] * len(prompt) if mask is None else mask.sum(-1).tolist()
+        config = given.get("generation_config") or self.model.generation_config
+        new = given.get("max_new_tokens", config.max_new_tokens)
         if new is None:
-            new = max(0, kwargs.get("max_length", config.max_length or 20) - prompt.shape[1])
+            new = max(0, (given.get("max_length", config.max_length) or 20) - prompt.shape[1])
         lengths = [int(count) + int(new) for count in counts]
         if max(lengths) > self.target_length:
             raise MethodError(
@@ -275,6 +298,8 @@ class Extension:
         if self.backend == OWN:
             lines.append("  attention, kernels and cache: the model's own; only the rotary table is ours")
         else:
+            if self.shared_rotary and not self.plan.takes_attention:
+                lines.append("  attention is taken over: layers that stay as they are share the rotary module")
             lines.append(
                 f"  attention: backend {self.backend}; the cache holds un-rotated keys, rotated anew when used"
             )

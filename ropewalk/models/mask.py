@@ -13,7 +13,9 @@ from torch import Tensor
 
 from ropewalk.errors import ModelError
 
-POSITION, WINDOW, SEGMENT, OFFSET = range(4)  # rows
+POSITION, WINDOW, SEGMENT, OFFSET, MARK = range(5)  # rows
+ROWS = 5
+OURS = 0x726F7065  # in row MARK, so that no other int64 mask is taken for ours
 
 
 def position_mask(
@@ -32,9 +34,9 @@ def position_mask(
     """The mask function that is registered with transformers.
 
     Returns:
-        int64 [B, 1, 4, S]: the number of each key among the visible keys of its row (-1: padding or an unwritten
+        int64 [B, 1, 5, S]: the number of each key among the visible keys of its row (-1: padding or an unwritten
         slot); the model's own window in tokens (0: none); the packed document that the key belongs to; the slot of
-        the first query.
+        the first query; a mark.
     """
     slots = torch.arange(kv_length, device=device) + kv_offset
     written = (slots < q_offset + q_length).expand(batch_size, -1)
@@ -47,22 +49,30 @@ def position_mask(
         )
         number = (padded.long().cumsum(-1) - 1)[:, slots]
         visible = written & padded[:, slots].bool()
-    mask = torch.zeros(batch_size, 1, 4, kv_length, dtype=torch.int64, device=device)
+    mask = torch.zeros(batch_size, 1, ROWS, kv_length, dtype=torch.int64, device=device)
     mask[:, 0, POSITION] = torch.where(visible, number, -1)
     mask[:, 0, WINDOW] = local_size or 0
     mask[:, 0, OFFSET] = q_offset - kv_offset
-    if attention_mask is None and q_length == kv_length and q_length > 1:
-        mask[:, 0, SEGMENT] = _segments(mask_function, batch_size, q_length, torch.device(device))
+    mask[:, 0, MARK] = OURS
+    if q_length == kv_length:
+        _refuse_lookahead(mask_function, torch.device(device))
+        if attention_mask is None and q_length > 1:
+            mask[:, 0, SEGMENT] = _segments(mask_function, batch_size, q_length, torch.device(device))
     return mask
+
+
+def _refuse_lookahead(mask_function: Callable[..., Any], device: torch.device) -> None:
+    zero = torch.zeros(1, 1, dtype=torch.int64, device=device)
+    if bool(torch.as_tensor(mask_function(zero, zero, zero, zero + 1)).any()):
+        raise ModelError(
+            "cannot be extended: it lets tokens see later ones (bidirectional or prefix mask); ropewalk extends causal "
+            "models"
+        )
 
 
 def _segments(mask_function: Callable[..., Any], batch: int, length: int, device: torch.device) -> Tensor:
     """Which packed document each token belongs to: a token that may not see its neighbour begins a new one."""
     zero = torch.zeros(1, 1, dtype=torch.int64, device=device)
-    if bool(torch.as_tensor(mask_function(zero, zero, zero, zero + 1)).any()):
-        raise ModelError(
-            "the model lets tokens see later ones (bidirectional or prefix mask); ropewalk extends causal models"
-        )
     rows = torch.arange(batch, device=device)[:, None]
     tokens = torch.arange(1, length, device=device)[None, :]
     joined = torch.as_tensor(mask_function(rows, zero, tokens, tokens - 1), device=device).expand(batch, length - 1)
@@ -85,6 +95,11 @@ class Sequence:
     queries: slice
     positions: Tensor | None = None
 
+    @property
+    def length(self) -> int:
+        """One more than the largest position, tokens."""
+        return self.keys.stop - self.keys.start if self.positions is None else int(self.positions[-1]) + 1
+
 
 def window_of(mask: Tensor) -> int | None:
     """The model's own window that the mask carries, tokens."""
@@ -101,6 +116,8 @@ def sequences(mask: Tensor, queries: int, position_ids: Tensor | None) -> list[S
         queries: T.
         position_ids: [B or 1, T], or None. They matter where the queries are all there is (no cached past).
     """
+    if int(mask[0, 0, MARK, 0]) != OURS:
+        raise ModelError("a 4-D attention mask was given by hand; pass a 2-D mask of padding")
     offset = int(mask[0, 0, OFFSET, 0])
     stop = offset + queries
     number, segment = mask[:, 0, POSITION, :stop], mask[:, 0, SEGMENT, :stop]

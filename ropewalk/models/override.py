@@ -1,28 +1,27 @@
-"""Replacing the forward of one module instance, and putting back exactly what was there."""
+"""Replacing one method of one module instance, and putting back exactly what was there."""
 
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-MISSING = object()
-
 
 class Override:
-    """The forward of `module` replaced by `forward` until `restore`.
+    """The method `name` of `module` replaced by `function` until `restore`.
 
     Attributes:
-        original: what the forward was; hooks of other libraries that live on the instance included.
+        original: what the method was, hooks of other libraries that live on the instance included.
     """
 
-    def __init__(self, module: nn.Module, forward: Callable[..., Any]) -> None:
+    def __init__(self, module: nn.Module, name: str, function: Callable[..., Any]) -> None:
         self.module = module
-        self.original: Callable[..., Any] = module.forward
-        self._instance = module.__dict__.get("forward", MISSING)
-        module.__dict__["forward"] = forward
+        self.name = name
+        self.original: Callable[..., Any] = getattr(module, name)
+        self._on_instance = name in module.__dict__
+        module.__dict__[name] = function
 
     def restore(self) -> None:
-        if self._instance is MISSING:
-            del self.module.__dict__["forward"]
+        if self._on_instance:
+            self.module.__dict__[self.name] = self.original
         else:
-            self.module.__dict__["forward"] = self._instance
+            del self.module.__dict__[self.name]

@@ -14,7 +14,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
 from ropewalk.errors import ModelError
-from ropewalk.models.mask import position_mask, window_of
+from ropewalk.models.mask import ROWS, position_mask, window_of
 from ropewalk.models.override import Override
 from ropewalk.models.probe import Capture, Records, RotaryKey, answer, probes
 
@@ -74,8 +74,10 @@ class Seam:
         self._positions: Tensor | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Seam":
-        """A copy of an extended model shares the seam: its rotary modules are copied with the same override."""
-        return self
+        raise ModelError(
+            f"an extended {name_of(self.model)} cannot be copied: two models would share one extension; "
+            "remove() the extension, copy the model, and extend both"
+        )
 
     @property
     def attached(self) -> bool:
@@ -96,7 +98,7 @@ class Seam:
         self._mark(self.layers or list(self.model.modules()))
         for path, module in self.rotaries.items():
             if not self._widths or path in {used for used, _ in self._widths}:
-                self._overrides[path] = Override(module, self._forward(path))
+                self._overrides[path] = Override(module, "forward", self._forward(path))
 
     def detach(self) -> None:
         """Undo `attach`: the stock model, exactly."""
@@ -164,7 +166,7 @@ class Seam:
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, call: Call
     ) -> Tensor:
         """Entry from the registered function."""
-        if mask is None or mask.dtype != torch.int64 or mask.ndim != 4:
+        if mask is None or mask.dtype != torch.int64 or mask.ndim != 4 or mask.shape[2] != ROWS:
             raise ModelError(
                 f"{name_of(self.model)}: the attention mask did not come through ropewalk's mask function "
                 "(a 4-D mask given by hand, or a model that makes its own); pass a 2-D mask of padding"

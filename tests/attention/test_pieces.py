@@ -58,6 +58,7 @@ def test_blocks_follow_one_another_and_cross_no_chunk(start, extra, size, chunk)
 
 def test_large_blocks_are_mostly_cut_without_a_mask() -> None:
     """A mask costs the kernel its speed: in the middle of a long text no piece may need one."""
-    for region in (Region(0, 4096), Region(4096), Region(0), Region(0, 1, 6144), Region(1, 2, 6144), Region(2, None, 6144)):
+    chunks = (Region(0, 1, 6144), Region(1, 2, 6144), Region(2, None, 6144))
+    for region in (Region(0, 4096), Region(4096), Region(0), *chunks):
         cut = list(pieces(region, 20 * 1024, 21 * 1024))
         assert all(piece.shape != "masked" for piece in cut), region

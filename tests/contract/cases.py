@@ -1,4 +1,4 @@
-"""One hypothesis strategy per method: a small model, the method with every field given, and what the oracles make of it.
+"""One hypothesis strategy per method: a small model, the method with every field given, and what the oracles say.
 
 A new method adds one function here: it draws the fields and names the oracle. Everything else in this folder follows.
 """

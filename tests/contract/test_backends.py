@@ -1,5 +1,6 @@
 """Every backend on every method: output, logsumexp and gradients equal an oracle that never rotates to a position."""
 
+from itertools import pairwise
 from unittest.mock import patch
 
 import pytest
@@ -9,10 +10,12 @@ from hypothesis import strategies as st
 
 from ropewalk.attention import BACKENDS, Inputs, blockwise, choose
 from ropewalk.errors import BackendError
-from ropewalk.methods import SelfExtend
+from ropewalk.grid import Grid
+from ropewalk.methods import DPE, SelfExtend
 from ropewalk.plan import Plan
 from ropewalk.rotary import RotarySpec
 from tests.contract.cases import FEW, NAMES, Case, cases, make_spec
+from tests.oracles import distances, frequencies
 from tests.oracles.attention import attend
 from tests.tolerances import TOLERANCES, assert_near
 
@@ -139,15 +142,15 @@ def test_gradients_are_those_of_the_oracle(backend, name, data, dtype) -> None:
 @every_backend
 @every_method
 @FEW
-@given(data=st.data(), cuts=st.lists(st.integers(1, 20), max_size=4, unique=True))
+@given(data=st.data(), cuts=st.lists(st.integers(1, 16), max_size=4, unique=True))
 def test_prefill_is_chunked_prefill_is_token_by_token(backend, name, data, cuts) -> None:
     case = data.draw(cases(name))
-    T = 21
+    T = 17
     whole = make_inputs(case.spec, total=T, new=T, sinks=torch.linspace(-1, 1, case.spec.num_heads))
     whole = cast(whole, torch.float32)
     prefill, prefill_lse = run(backend, whole, case.plan, case.spec, block=16)
     for borders in ([0, *sorted(cuts), T], range(T + 1)):
-        for start, stop in zip(borders, borders[1:], strict=False):
+        for start, stop in pairwise(borders):
             part = like(
                 whole,
                 query=whole.query[:, :, start:stop],
@@ -175,6 +178,23 @@ def test_batch_is_its_rows(backend, name, data) -> None:
         assert_near(lse[one], alone_lse, backend, torch.float32)
 
 
+@every_run
+@pytest.mark.parametrize("num_kv_heads", [1, 2, 4])
+def test_mask_per_head_works_on_grouped_keys(backend, dtype, num_kv_heads) -> None:
+    """Each query head then turns the keys of its group in its own way, so keys have more heads than values."""
+    spec = make_spec(num_kv_heads=num_kv_heads)
+    mask = torch.rand(2, 4, 8, generator=torch.Generator().manual_seed(0)) < 0.5
+    method = DPE(window=5, scales=(4.0,), mask=Grid(mask.numpy()))
+    scales = torch.where(mask, 4.0, 1.0)
+    table = (frequencies.plain(16, 1e4), 1.0)
+    case = Case(spec, method, 256, lambda T, layer: distances.dpe(T, scales[layer], 5), table)
+    inputs = cast(make_inputs(spec, total=29, new=23, batch=2), dtype)
+    for layer in range(2):
+        ours = run(backend, inputs, case.plan, spec, layer)
+        for left, right in zip(ours, oracle(inputs, case, layer), strict=True):
+            assert_near(left, right, backend, dtype)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bf16"])
 def test_reference_rounds_once(dtype) -> None:
     spec = make_spec()
@@ -185,7 +205,7 @@ def test_reference_rounds_once(dtype) -> None:
     assert torch.equal(output, exact.to(dtype)) and torch.equal(lse, exact_lse)
 
 
-@every_backend
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "reference"])
 def test_a_long_text_at_the_real_block_size_is_that_of_the_reference(backend) -> None:
     spec = make_spec(pretrained_length=2048)
     plan = SelfExtend(group=4, window=1030).plan(spec, 4096)  # the window's edge crosses blocks of 1,024

@@ -1,4 +1,4 @@
-"""The plan of every method: the causal triangle once, the distances of the oracle, and the same plan after a journey."""
+"""The plan of every method: the causal triangle once, the distances of the oracle, and the same after a journey."""
 
 import pickle
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Texts of odd lengths for tiny models, the ways in which a model can be run over them, and parameters of every method."""
+"""Texts of odd lengths for tiny models, ways to run a model over them, and parameters of every method."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""A tiny Llama whose attention is the oracle: effective distances go in, logits come out; nothing of the package runs."""
+"""A tiny Llama whose attention is the oracle: distances go in, logits come out; nothing of the package runs."""
 
 from typing import Any
 

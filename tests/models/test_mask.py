@@ -17,7 +17,17 @@ from transformers.masking_utils import (
 )
 
 from ropewalk.errors import ModelError
-from ropewalk.models.mask import OFFSET, POSITION, SEGMENT, WINDOW, dense_mask, position_mask, sequences, window_of
+from ropewalk.models.mask import (
+    OFFSET,
+    POSITION,
+    ROWS,
+    SEGMENT,
+    WINDOW,
+    dense_mask,
+    position_mask,
+    sequences,
+    window_of,
+)
 
 
 def padding(*edges: tuple[int, int], width: int) -> Tensor:
@@ -99,7 +109,7 @@ def both(case: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
 def test_dense_mask_is_the_eager_mask(name: str) -> None:
     ours, theirs, real = both(CASES[name])
     assert ours.dtype == torch.int64
-    assert ours.shape == (3, 1, 4, CASES[name]["kv_length"])
+    assert ours.shape == (3, 1, ROWS, CASES[name]["kv_length"])
     additive = dense_mask(ours, CASES[name]["q_length"], torch.float32)
     assert additive.shape == (3, 1, *theirs.shape[1:])
     assert set(additive.unique().tolist()) <= {0.0, torch.finfo(torch.float32).min}

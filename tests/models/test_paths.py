@@ -165,10 +165,15 @@ def test_pins_that_do_not_fit_are_refused(llama: PreTrainedModel) -> None:
             whole(llama, torch.cat(texts(9, 9, 9)))
 
 
-@pytest.mark.parametrize("mode", [{"prompt_lookup_num_tokens": 3}, {"prefill_chunk_size": 23}, {"assistant": True}], ids=str)
+@pytest.mark.parametrize(
+    "mode",
+    [{"prompt_lookup_num_tokens": 3}, {"prefill_chunk_size": 23}, {"assistant": True}],
+    ids=lambda mode: next(iter(mode)),
+)
 def test_pinned_generate_in_other_modes_gives_the_same_tokens(llama: PreTrainedModel, mode: dict[str, Any]) -> None:
     (prompt,) = texts(81)
-    settings = {"max_new_tokens": 11, "do_sample": False, "eos_token_id": None, "pad_token_id": 0, "suppress_tokens": [0]}
+    settings: dict[str, Any] = {"max_new_tokens": 11, "do_sample": False, "eos_token_id": None}
+    settings |= {"pad_token_id": 0, "suppress_tokens": [0]}
     if mode == {"assistant": True}:
         mode = {"assistant_model": build("llama", num_hidden_layers=1)}
     with ropewalk.extend(llama, "dynamic-ntk", target_length=TARGET, verify=False):
@@ -186,8 +191,9 @@ def test_generate_reads_the_new_tokens_wherever_they_are_given(llama: PreTrained
         assert torch.equal(llama.generate(prompt, config), wanted)
 
 
-def test_length_dependent_method_on_a_base_model(llama: PreTrainedModel) -> None:
+def test_length_dependent_method_on_a_base_model() -> None:
     """A base model has no `generate` to pin."""
+    llama = build("llama")
     (ids,) = texts(LENGTH)
     with torch.no_grad():
         with ropewalk.extend(llama, "dynamic-ntk", target_length=TARGET, verify=False):

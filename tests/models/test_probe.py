@@ -35,7 +35,7 @@ def captures(
     dtype: torch.dtype = torch.float32,
     query: Tensor | None = None,
 ) -> dict[str, Capture]:
-    """What a model would show that rotates dimensions start .. start + len(columns), whose columns are counted over all rotaries."""
+    """What a model shows that rotates len(columns) dimensions from `start`; columns count over all rotaries."""
     generator = torch.Generator().manual_seed(0)
     q = torch.randn(4, HEAD_DIM, generator=generator) if query is None else query
     k = torch.randn(2, HEAD_DIM, generator=generator)

@@ -44,7 +44,7 @@ def assert_same(found: tuple[Tensor, dict[str, Tensor]], wanted: tuple[Tensor, d
 def test_gradient_checkpointing_changes_nothing(llama: PreTrainedModel, method: str, reentrant: bool) -> None:
     with ropewalk.extend(llama, POSITION_METHODS[method], target_length=TARGET):
         plain = learn(llama, LENGTH, 71)
-        renamed = getattr(llama, "activation_checkpointing_enable", None)  # its name from transformers 5.20 or so
+        renamed = getattr(llama, "activation_checkpointing_enable", None)  # its newer name
         (renamed or llama.gradient_checkpointing_enable)({"use_reentrant": reentrant})
         llama.enable_input_require_grads()
         assert_same(learn(llama, LENGTH, 71), plain)
@@ -129,7 +129,7 @@ def test_packed_gradients_equal_those_of_the_reference(llama: PreTrainedModel) -
 
 @pytest.mark.parametrize("method", ["self-extend", "dpe"])
 def test_skip_without_a_mask_is_a_document_border(llama: PreTrainedModel, method: str) -> None:
-    """transformers reads a skip in position_ids as packing when no mask is given: documented, and why PoSE gives one."""
+    """transformers reads a skip in position_ids as packing when no mask is given, which is why PoSE gives one."""
     first, second = texts(37, 44)
     ids = torch.cat((first, second), 1)
     positions = torch.cat((torch.arange(37), torch.arange(59, 103)))[None]
