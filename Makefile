@@ -31,7 +31,7 @@ test: setup
 	$(PYTEST) -m "not slow and not gpu"
 
 test-all: setup
-	$(PYTEST)
+	ROPEWALK_LONG=1 $(PYTEST)
 
 lint: setup
 	$(BIN)/ruff check .

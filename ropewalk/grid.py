@@ -22,7 +22,7 @@ class Grid:
     digest: str
 
     def __init__(self, values: Any) -> None:
-        array = np.array(values, dtype=np.float64)
+        array = np.array(values, dtype=np.float64, order="C")
         array = array.reshape((1,) * (3 - array.ndim) + array.shape)
         if array.ndim != 3 or array.size == 0 or np.isnan(array).any():
             raise ValueError(f"a grid is a non-empty array over [layers, heads, pairs] without NaN, got {array.shape}")

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ropewalk.errors import ProfileError
+from ropewalk.errors import MethodError, ProfileError
 from ropewalk.grid import Grid
 from ropewalk.rotary import FrequencyTable
 
@@ -98,6 +98,10 @@ class Region:
     lo: int = 0
     hi: int | None = None
     chunk: int = 1
+
+    def __post_init__(self) -> None:
+        if self.chunk < 1 or self.lo < 0 or (self.hi is not None and self.hi <= self.lo):
+            raise MethodError(f"an empty region: wanted 0 <= lo < hi and chunk >= 1, got {self}")
 
     def contains(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
         """Bool tensor over the broadcast of both position tensors."""
@@ -202,7 +206,7 @@ class Plan:
             )
             table = FrequencyTable.from_json(value["table"], arrays)
             return cls(bands, table, value["logit_scale"], value["log_n"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, MethodError) as error:
             raise ProfileError(f"the plan is malformed ({error!r}); save it again") from error
 
     def save(self, path: str | Path) -> None:
@@ -222,6 +226,6 @@ class Plan:
         try:
             value = json.loads(path.read_text())
             arrays = safetensors.numpy.load_file(beside) if beside.exists() else {}
-        except (OSError, json.JSONDecodeError, SafetensorError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise ProfileError(f"cannot read the plan {str(path)!r}: {error}") from error
         return cls.from_json(value, arrays)

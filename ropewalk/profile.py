@@ -29,7 +29,8 @@ class Fingerprint:
 
     @classmethod
     def of(cls, spec: RotarySpec) -> "Fingerprint":
-        return cls(**{name: getattr(spec, name) for name in cls.__dataclass_fields__})
+        fields = {name: getattr(spec, name) for name in cls.__dataclass_fields__}
+        return cls(**fields | {"pretrained_length": spec.stretched_from or spec.pretrained_length})
 
     def __str__(self) -> str:
         return (
@@ -91,6 +92,8 @@ class Profile:
             )
         try:
             arrays = safetensors.numpy.load_file(path.with_suffix(".safetensors")) if value["arrays"] else {}
+            if not isinstance(value["values"], dict):
+                raise TypeError(f"values is {value['values']!r}, wanted an object")
             missing = sorted(set(value["arrays"]) - set(arrays))
             if missing:
                 raise ProfileError(f"{str(path)!r} misses the arrays {missing} in its safetensors file")

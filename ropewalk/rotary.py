@@ -75,6 +75,7 @@ class RotarySpec:
         inv_freq: theta_i as the model has it (its float32 values), radians per token.
         attention_scaling: factor on cos and sin that the model's own table carries.
         scaling: name of the table that the checkpoint already carries ("yarn", "llama3", ...), or None.
+        stretched_from: the trained window where a joined table stretches it to `pretrained_length`, or None.
     """
 
     head_dim: int
@@ -90,6 +91,7 @@ class RotarySpec:
     layer_kinds: tuple[str, ...] = ()
     attention_scaling: float = 1.0
     scaling: str | None = None
+    stretched_from: int | None = None
 
     @property
     def pairs(self) -> int:
@@ -137,7 +139,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, spec: RotarySpec) -> Tensor:
     """
     length = x.shape[-2]
     step = max(1, SLICE * length // max(1, x.numel()))
-    if length <= step or x.requires_grad or x.is_cuda:
+    if length <= step or x.requires_grad or x.is_cuda or cos.shape[-2] == 1:
         return _rotate(x, cos, sin, spec)
     out = torch.empty_like(x)
     for a in range(0, length, step):

@@ -157,6 +157,8 @@ class Blockwise(Backend):
                 for piece in pieces(band.region, start, stop):
                     q = queries[band.query][:, :, piece.start - past : piece.stop - past]
                     k, v = keys[band.key][:, :, piece.first : piece.last], value[:, :, piece.first : piece.last]
+                    if k.shape[1] != v.shape[1]:  # keys of their own for every query head
+                        v = v.repeat_interleave(k.shape[1] // v.shape[1], 1)
                     out, piece_lse = _attend_piece(q, k, v, piece, band.region, scaling)
                     merger.add(out[..., :value_width], piece_lse, slice(piece.start - start, piece.stop - start))
             rows = slice(start - past, stop - past)

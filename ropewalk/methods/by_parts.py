@@ -42,9 +42,8 @@ class NTKByParts(ByParts):
 
     name: ClassVar[str] = "ntk-by-parts"
     paper: ClassVar[str] = "arXiv 2309.00071"
-    bibtex: ClassVar[
-        str
-    ] = """@inproceedings{peng2024yarn, title={{YaRN}: Efficient Context Window Extension of Large Language Models},
+    bibtex = """@inproceedings{peng2024yarn,
+  title={{YaRN}: Efficient Context Window Extension of Large Language Models},
   author={Peng, Bowen and Quesnelle, Jeffrey and Fan, Honglu and Shippole, Enrico}, booktitle={ICLR}, year={2024}}"""
 
 
@@ -63,9 +62,8 @@ class Llama3(ByParts):
 
     name: ClassVar[str] = "llama3"
     paper: ClassVar[str] = "arXiv 2407.21783"
-    bibtex: ClassVar[
-        str
-    ] = """@article{grattafiori2024llama3, title={The {Llama} 3 Herd of Models}, author={Grattafiori, Aaron and others},
+    bibtex = """@article{grattafiori2024llama3,
+  title={The {Llama} 3 Herd of Models}, author={Grattafiori, Aaron and others},
   journal={arXiv:2407.21783}, year={2024}}"""
 
     high: float = 4.0

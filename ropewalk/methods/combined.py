@@ -31,6 +31,8 @@ class Combined(Method):
                 f"{self.position}+{self.frequency}: join one position method and one frequency method, "
                 "in this order (dpe+yarn, string+yarn:factor=2)"
             )
+        if self.logit_scale is not None or self.log_n is not None:
+            raise MethodError(f"{self}: give logit_scale and log_n to one of the two parts")
 
     @property
     def bibtex(self) -> str:  # type: ignore[override]
@@ -49,7 +51,10 @@ class Combined(Method):
         stretched = self.frequency.stretch(spec, target_length) * spec.pretrained_length
         theta = self.frequency.table(spec, target_length).inv_freq.layer(0)[0]
         return replace(
-            spec, pretrained_length=max(spec.pretrained_length, round(stretched)), inv_freq=tuple(theta.tolist())
+            spec,
+            pretrained_length=max(spec.pretrained_length, round(stretched)),
+            stretched_from=spec.pretrained_length,
+            inv_freq=tuple(theta.tolist()),
         )
 
     def resolve(self, spec: RotarySpec, target_length: int) -> "Combined":

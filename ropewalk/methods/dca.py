@@ -27,9 +27,7 @@ class DualChunkAttention(PositionMethod):
 
     name: ClassVar[str] = "dca"
     paper: ClassVar[str] = "arXiv 2402.17463"
-    bibtex: ClassVar[
-        str
-    ] = """@inproceedings{an2024dca, title={Training-Free Long-Context Scaling of Large Language Models},
+    bibtex = """@inproceedings{an2024dca, title={Training-Free Long-Context Scaling of Large Language Models},
   author={An, Chenxin and Huang, Fei and Zhang, Jun and others}, booktitle={ICML}, year={2024}}"""
 
     chunk: int | None = None

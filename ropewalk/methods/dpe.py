@@ -1,12 +1,13 @@
 """DPE: every group of rotary dimensions gets the distances that it can tell apart."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ropewalk.errors import MethodError
+from ropewalk.errors import MethodError, ProfileError
 from ropewalk.grid import Grid
 from ropewalk.methods.base import METHODS, Choice, PositionMethod, extension_factor, require
 from ropewalk.methods.two_bands import local_window, two_bands
@@ -36,7 +37,7 @@ class DPE(PositionMethod):
 
     name: ClassVar[str] = "dpe"
     paper: ClassVar[str] = "arXiv 2504.18857"
-    bibtex: ClassVar[str] = """@inproceedings{lu2025dpe,
+    bibtex = """@inproceedings{lu2025dpe,
   title={Effective Length Extrapolation via Dimension-Wise Positional Embeddings Manipulation},
   author={Lu, Yi and Zhao, Wanxu and Zhou, Xin and others}, booktitle={COLM}, year={2025}}"""
 
@@ -60,17 +61,24 @@ class DPE(PositionMethod):
         assert self.profile is not None
         profile = Profile.load(self.profile)
         profile.require(kind="dpe", spec=spec)
-        own: dict[str, Choice] = {}
         reason = f"profile {self.profile}"
-        if "scales" in profile.values:
-            own["scales"] = (tuple(float(s) for s in profile.values["scales"]), reason)
-        if "window" in profile.values:
-            own["window"] = (int(profile.values["window"]), reason)
-        if "logit_scale" in profile.values:
-            own["logit_scale"] = (float(profile.values["logit_scale"]), reason)
-        if "mask" in profile.arrays:
-            own["mask"] = (Grid(profile.arrays["mask"]), reason)
+        read: dict[str, Callable[[Any], Any]] = {
+            "scales": lambda value: tuple(map(float, value)),
+            "window": int,
+            "logit_scale": float,
+        }
+        try:
+            own = {name: (read[name](value), reason) for name, value in profile.values.items() if name in read}
+            if "mask" in profile.arrays:
+                own["mask"] = (Grid(profile.arrays["mask"]), reason)
+        except (TypeError, ValueError) as error:
+            raise ProfileError(f"the profile {str(self.profile)!r} holds a value of the wrong type: {error}") from error
         return own
+
+    def __str__(self) -> str:
+        if self.mask is not None and self.profile is not None:  # the profile brings its mask
+            return str(replace(self, mask=None))
+        return super().__str__()
 
     def check(self, spec: RotarySpec) -> None:
         super().check(spec)

@@ -49,7 +49,7 @@ def format_value(value: Any) -> str:
     if isinstance(value, tuple):
         return "/".join(format_value(v) for v in value)
     if isinstance(value, float):
-        return repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+        return repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value).replace("e+", "e")
     return str(value)
 
 

@@ -26,7 +26,7 @@ class LeakyReRoPE(PositionMethod):
 
     name: ClassVar[str] = "leaky-rerope"
     paper: ClassVar[str] = "github.com/bojone/rerope"
-    bibtex: ClassVar[str] = ReRoPE.bibtex
+    bibtex = ReRoPE.bibtex
     beyond: ClassVar[str] = "raise the slope or leave it out"
 
     window: int | None = None

@@ -34,9 +34,8 @@ class LongRoPE(FrequencyMethod):
 
     name: ClassVar[str] = "longrope"
     paper: ClassVar[str] = "arXiv 2402.13753"
-    bibtex: ClassVar[
-        str
-    ] = """@inproceedings{ding2024longrope, title={{LongRoPE}: Extending {LLM} Context Window Beyond 2 Million Tokens},
+    bibtex = """@inproceedings{ding2024longrope,
+  title={{LongRoPE}: Extending {LLM} Context Window Beyond 2 Million Tokens},
   author={Ding, Yiran and Zhang, Li Lyna and Zhang, Chengruidong and others}, booktitle={ICML}, year={2024}}"""
     length_dependent: ClassVar[bool] = True
 

@@ -23,9 +23,8 @@ class PositionInterpolation(ScaledTable):
 
     name: ClassVar[str] = "pi"
     paper: ClassVar[str] = "arXiv 2306.15595"
-    bibtex: ClassVar[
-        str
-    ] = """@article{chen2023pi, title={Extending Context Window of Large Language Models via Positional Interpolation},
+    bibtex = """@article{chen2023pi,
+  title={Extending Context Window of Large Language Models via Positional Interpolation},
   author={Chen, Shouyuan and Wong, Sherman and Chen, Liangjian and Tian, Yuandong},
   journal={arXiv:2306.15595}, year={2023}}"""
 

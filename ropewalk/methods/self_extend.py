@@ -28,7 +28,7 @@ class SelfExtend(PositionMethod):
 
     name: ClassVar[str] = "self-extend"
     paper: ClassVar[str] = "arXiv 2401.01325"
-    bibtex: ClassVar[str] = """@inproceedings{jin2024selfextend,
+    bibtex = """@inproceedings{jin2024selfextend,
   title={{LLM} Maybe {LongLM}: Self-Extend {LLM} Context Window Without Tuning},
   author={Jin, Hongye and Han, Xiaotian and Yang, Jingfeng and others}, booktitle={ICML}, year={2024}}"""
     beyond: ClassVar[str] = "raise the group or leave it out"

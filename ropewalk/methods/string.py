@@ -29,9 +29,7 @@ class String(PositionMethod):
 
     name: ClassVar[str] = "string"
     paper: ClassVar[str] = "arXiv 2410.18745"
-    bibtex: ClassVar[
-        str
-    ] = """@article{an2024string, title={Why Does the Effective Context Length of {LLMs} Fall Short?},
+    bibtex = """@article{an2024string, title={Why Does the Effective Context Length of {LLMs} Fall Short?},
   author={An, Chenxin and Zhang, Jun and Zhong, Ming and others}, journal={arXiv:2410.18745}, year={2024}}"""
     beyond: ClassVar[str] = "join a table to it (string+yarn) or take another method"
 
@@ -40,8 +38,8 @@ class String(PositionMethod):
 
     def choose(self, spec: RotarySpec, target_length: int) -> dict[str, Choice]:
         trained = spec.pretrained_length
-        window = self.window or max(1, min(128, trained // 64))
-        shift = max(target_length // 3, min(trained, target_length - trained + window))
+        window = self.window or max(1, min(128, trained // 64, target_length))
+        shift = max(1, target_length // 3, min(trained, target_length - trained + window))
         own: dict[str, Choice] = {
             "window": (window, "128 as the authors have it, at most a 64th of the trained window"),
             "shift": (shift, "a third of the target, and enough to keep every distance in the trained window"),
@@ -63,7 +61,7 @@ class String(PositionMethod):
 
     def share(self, spec: RotarySpec, target_length: int) -> float:
         """At least (N + 2 W) / 2 L, so that the stretched window is one with which STRING reaches the target."""
-        window = self.window or max(1, min(128, spec.pretrained_length // 64))
+        window = self.window or max(1, min(128, target_length // 64))  # at most what the stretched window gives
         return max(super().share(spec, target_length), (target_length + 2 * window) / (2 * spec.pretrained_length))
 
     def bands(self, spec: RotarySpec) -> tuple[Band, ...]:

@@ -16,8 +16,6 @@ class Unchanged(Method):
 
     name: ClassVar[str] = "none"
     paper: ClassVar[str] = "arXiv 2104.09864"
-    bibtex: ClassVar[
-        str
-    ] = """@article{su2021roformer, title={{RoFormer}: Enhanced Transformer with Rotary Position Embedding},
+    bibtex = """@article{su2021roformer, title={{RoFormer}: Enhanced Transformer with Rotary Position Embedding},
   author={Su, Jianlin and Lu, Yu and Pan, Shengfeng and others}, journal={arXiv:2104.09864}, year={2021}}"""
     kind = "both"

@@ -61,7 +61,7 @@ class Yarn(YarnBase):
 
     name: ClassVar[str] = "yarn"
     paper: ClassVar[str] = "arXiv 2309.00071"
-    bibtex: ClassVar[str] = NTKByParts.bibtex
+    bibtex = NTKByParts.bibtex
 
     def slowdown(self, spec: RotarySpec) -> np.ndarray:
         assert self.factor is not None
@@ -84,7 +84,7 @@ class YarnPaper(YarnBase):
 
     name: ClassVar[str] = "yarn-paper"
     paper: ClassVar[str] = "arXiv 2309.00071"
-    bibtex: ClassVar[str] = NTKByParts.bibtex
+    bibtex = NTKByParts.bibtex
 
     def slowdown(self, spec: RotarySpec) -> np.ndarray:
         assert self.factor is not None
@@ -107,7 +107,7 @@ class YarnLambda(YarnBase):
 
     name: ClassVar[str] = "yarn-lambda"
     paper: ClassVar[str] = "arXiv 2309.10400"
-    bibtex: ClassVar[str] = """@inproceedings{zhu2024pose,
+    bibtex = """@inproceedings{zhu2024pose,
   title={{PoSE}: Efficient Context Window Extension of {LLMs} via Positional Skip-wise Training},
   author={Zhu, Dawei and Yang, Nan and Wang, Liang and others}, booktitle={ICLR}, year={2024}}"""
 
