@@ -6,15 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from ropewalk.attention.base import Inputs, choose
-from ropewalk.errors import BackendError, MethodError
+from ropewalk.errors import BackendError
+from ropewalk.models.admission import Limits, Rows, refuse_beyond
 from ropewalk.models.census import Census, Layer, RotaryColumns
 from ropewalk.models.mask import Sequence, sequences, window_of
 from ropewalk.models.seam import Call
 from ropewalk.plan import Band, Plan, Region
 from ropewalk.rotary import RotarySpec
-
-Rows = Callable[[int], list[Plan]]  # the plan of every row of a batch of so many rows
-Limits = Callable[[int], list[int] | None]  # the tokens that every row may reach
 
 
 class Banded:
@@ -84,15 +82,6 @@ class Banded:
         for row in rows:
             groups.setdefault(plans[row], []).append(row)
         return [(plan, here.spec, these) for plan, these in groups.items()]
-
-
-def refuse_beyond(limits: list[int] | None, rows: "range | list[int]", length: int) -> None:
-    """Raise MethodError when one of the rows grows past what it was admitted for."""
-    if limits is not None and length > min(limits[row] for row in rows):
-        raise MethodError(
-            f"a row grew to {length} tokens and was admitted for {min(limits[row] for row in rows)}; "
-            "extend with a larger target_length, or pin a larger length and prefill again"
-        )
 
 
 def table_rotary(columns: RotaryColumns, rows: Rows) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:

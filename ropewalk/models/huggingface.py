@@ -1,6 +1,5 @@
 """`extend`: attach a method to a loaded transformers model; `Extension`: what is attached, and how to take it off."""
 
-import inspect
 from types import TracebackType
 from typing import Any
 
@@ -11,16 +10,16 @@ from transformers import PreTrainedModel
 from ropewalk.attention.base import choose
 from ropewalk.errors import MethodError, ModelError
 from ropewalk.methods import Method, parse
+from ropewalk.models.admission import Admission, arguments, final_lengths, refuse_beyond
 from ropewalk.models.census import Census, refuse_by_family, take_census
-from ropewalk.models.executors import Banded, refuse_beyond, table_rotary
+from ropewalk.models.describe import OWN, describe
+from ropewalk.models.executors import Banded, table_rotary
 from ropewalk.models.identity import Comparison, verify
 from ropewalk.models.override import Override
 from ropewalk.models.seam import Seam, name_of
-from ropewalk.plan import Plan
 from ropewalk.rotary import RotarySpec
 
 MARK = "_ropewalk_extension"  # on the model, while it is extended
-OWN = "model's own"  # the backend of a method that leaves attention to the model
 
 
 def extend(
@@ -134,8 +133,7 @@ class Extension:
         if takes_attention:
             self.backend = choose(backend, self.plan, device=model.device, dtype=model.dtype).name
         self._seam = seam
-        self._pins: list[int] | None = None
-        self._plans: dict[int, Plan] = {target_length: self.plan}
+        self._admission = Admission(method, self.spec, target_length)
         self._overrides: list[Override] = []
         self._hook: RemovableHandle | None = None
         model.__dict__[MARK] = self
@@ -147,7 +145,7 @@ class Extension:
 
     def _install(self) -> None:
         if self.backend != OWN:
-            self._seam.executor = Banded(self.census, self._rows, self.backend, self._limits)
+            self._seam.executor = Banded(self.census, self._admission.plans, self.backend, self._admission.limits)
             self._seam.attach()
         elif self.plan.table != self.spec.table or self.method.length_dependent:
             self._override_rotary()
@@ -158,7 +156,7 @@ class Extension:
 
     def _override_rotary(self) -> None:
         path, layer_type = self.census.rotary
-        ours = table_rotary(self.census.columns[self.census.rotary], self._rows)
+        ours = table_rotary(self.census.columns[self.census.rotary], self._admission.plans)
 
         def forward(x: Tensor, position_ids: Tensor, asked: str | None = None, **named: Any) -> tuple[Tensor, Tensor]:
             asked = named.get("layer_type", asked)
@@ -169,13 +167,12 @@ class Extension:
 
     def _admit(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before a forward of a table method: no row may grow past what it was admitted for."""
-        given = inspect.signature(type(module).forward).bind_partial(module, *args, **kwargs).arguments
-        given = given | given.get("kwargs", {})
+        given = arguments(self.model.forward, args, kwargs)
         tokens = given.get("input_ids") if given.get("input_ids") is not None else given.get("inputs_embeds")
         if tokens is None:
             return
         batch, new = tokens.shape[:2]
-        limits = self._limits(batch)
+        limits = self._admission.limits(batch)
         if limits is None:
             return
         cache, visible = given.get("past_key_values"), given.get("attention_mask")
@@ -210,122 +207,33 @@ class Extension:
 
         Call it before the prefill and leave it until the rows are done: cached keys were made for these lengths. None
         goes back to `target_length` for every row.
+
+        Raises:
+            MethodError: no length, or one that is not between 1 and `target_length`.
         """
-        if lengths is not None:
-            wrong = [n for n in lengths if not 1 <= n <= self.target_length]
-            if wrong or not lengths:
-                raise MethodError(
-                    f"pin wants lengths between 1 and target_length={self.target_length} tokens, got {lengths}"
-                )
-        self._pins = None if lengths is None else list(lengths)
-
-    def _lengths(self, batch: int) -> list[int]:
-        """The pinned length of every row; beams and several sequences per prompt repeat rows."""
-        if self._pins is None:
-            return [self.target_length] * batch
-        repeats, rest = divmod(batch, len(self._pins))
-        if rest:
-            raise MethodError(
-                f"{len(self._pins)} rows are pinned and a batch of {batch} arrived; pin one length per row"
-            )
-        return [n for n in self._pins for _ in range(repeats)]
-
-    def _rows(self, batch: int) -> list[Plan]:
-        if not self.method.length_dependent:
-            return [self.plan] * batch
-        for length in set(self._lengths(batch)) - self._plans.keys():
-            self._plans[length] = self.method.plan(self.spec, length)
-        return [self._plans[length] for length in self._lengths(batch)]
-
-    def _limits(self, batch: int) -> list[int] | None:
-        """Tokens that every row may reach: its pinned length, or the reach of the method; None where nothing limits."""
-        if self.method.length_dependent:
-            return self._lengths(batch)
-        reach = self.method.reach(self.spec)
-        return None if reach is None else [reach] * batch
+        self._admission.pin(lengths)
 
     def _pinned_generate(self, *args: Any, **kwargs: Any) -> Any:
         """`generate` that pins every row at prompt + new tokens, unless rows are pinned by hand."""
-        if self._pins is not None:
+        if self._admission.pinned:
             return self._generate(*args, **kwargs)
-        cache = kwargs.get("past_key_values")
+        given = arguments(self._generate, args, kwargs)
+        cache = given.get("past_key_values")
         if cache is not None and cache.get_seq_length() > 0:
             raise MethodError(
                 f"{self.method.name} depends on the final length, which a cached prefix has fixed already; "
                 "pin(lengths) by hand before the prefill"
             )
-        self.pin(self._final_lengths(args, kwargs))
+        self.pin(final_lengths(given, self.model.generation_config, self.target_length))
         try:
             return self._generate(*args, **kwargs)
         finally:
             self.pin(None)
 
-    def _final_lengths(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
-        given = inspect.signature(self._generate).bind(*args, **kwargs).arguments
-        given = given | given.get("kwargs", {})
-        prompt = next((given[name] for name in ("inputs", "input_ids", "inputs_embeds") if name in given), None)
-        if not isinstance(prompt, Tensor):
-            raise MethodError(f"{self.method.name} needs the prompt to know its length; give input_ids to generate")
-        mask = given.get("attention_mask")
-        counts = [prompt.shape[1]] * len(prompt) if mask is None else mask.sum(-1).tolist()
-        config = given.get("generation_config") or self.model.generation_config
-        new = given.get("max_new_tokens", config.max_new_tokens)
-        if new is None:
-            new = max(0, (given.get("max_length", config.max_length) or 20) - prompt.shape[1])
-        lengths = [int(count) + int(new) for count in counts]
-        if max(lengths) > self.target_length:
-            raise MethodError(
-                f"prompt and new tokens come to {max(lengths)} tokens, the model is extended to {self.target_length}; "
-                "extend with a larger target_length"
-            )
-        return lengths
-
     def describe(self) -> str:
         """What is attached, which parameters were chosen and why, in lines for people."""
-        spec = self.spec
-        kinds = {
-            kind: [i for i, layer in enumerate(self.census.layers) if layer.kind == kind]
-            for kind in ("sliding", "none")
-        }
-        lines = [
-            f"{self.requested} on {name_of(self.model)}: trained on {spec.pretrained_length} tokens, "
-            f"target {self.target_length}",
-            f"  rotary: {spec.pairs} pairs ({spec.layout}), {spec.rotary_dim} of {spec.head_dim} dimensions "
-            f"from {spec.rotary_start}, table {spec.scaling or 'default'}",
-        ]
-        for name, (value, reason) in self.requested.why(spec, self.target_length).items():
-            lines.append(f"  {name} = {shorten(value)}: {reason}")
-        if self.backend == OWN:
-            lines.append("  attention, kernels and cache: the model's own; only the rotary table is ours")
-        else:
-            if self.shared_rotary and not self.plan.takes_attention:
-                lines.append("  attention is taken over: layers that stay as they are share the rotary module")
-            lines.append(
-                f"  attention: backend {self.backend}; the cache holds un-rotated keys, rotated anew when used"
-            )
-        if kinds["sliding"]:
-            lines.append(f"  layers {kinds['sliding']} have a window within the trained length and stay as they are")
-        if kinds["none"]:
-            lines.append(f"  layers {kinds['none']} do not rotate and stay as they are")
-        if self.method.length_dependent:
-            lines.append("  depends on the final length: generate pins it per row; pin(lengths) does it by hand")
-        if self.comparison is not None:
-            lines.append(f"  self-test: largest logit difference to the stock model {self.comparison.difference:g}")
-        return "\n".join(lines)
+        return describe(self)
 
     def citation(self) -> str:
         """BibTeX of the attached method or methods."""
         return self.method.bibtex
-
-
-def shorten(value: object) -> str:
-    """A value for one line: long lists as runs, `1 x 16, 4 x 16`."""
-    if not isinstance(value, tuple) or len(value) <= 8:
-        return str(value)
-    runs: list[list[Any]] = []
-    for item in value:
-        if runs and runs[-1][0] == item:
-            runs[-1][1] += 1
-        else:
-            runs.append([item, 1])
-    return ", ".join(f"{item:g} x {count}" for item, count in runs)

@@ -1,0 +1,115 @@
+"""How long every row of a batch may grow, and which plan it has therefore.
+
+A method that depends on the length of a text fixes it per row when the row is admitted (prompt + new tokens), never by
+the longest row of the batch: a row's result may not depend on its neighbours, and cached keys stay valid.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor
+
+from ropewalk.errors import MethodError
+from ropewalk.methods import Method
+from ropewalk.plan import Plan
+from ropewalk.rotary import RotarySpec
+
+Rows = Callable[[int], list[Plan]]  # the plan of every row of a batch of so many rows
+Limits = Callable[[int], list[int] | None]  # the tokens that every row may reach
+
+
+class Admission:
+    """The pinned lengths of rows, and the plans that follow from a filled method.
+
+    Attributes:
+        target_length: what a row that is not pinned may grow to, tokens.
+    """
+
+    def __init__(self, method: Method, spec: RotarySpec, target_length: int) -> None:
+        self.method = method
+        self.spec = spec
+        self.target_length = target_length
+        self._pins: list[int] | None = None
+        self._plans: dict[int, Plan] = {}
+
+    @property
+    def pinned(self) -> bool:
+        return self._pins is not None
+
+    def pin(self, lengths: list[int] | None) -> None:
+        """See `Extension.pin`."""
+        if lengths is not None and (not lengths or not all(1 <= n <= self.target_length for n in lengths)):
+            raise MethodError(
+                f"pin wants lengths between 1 and target_length={self.target_length} tokens, got {lengths}"
+            )
+        self._pins = None if lengths is None else list(lengths)
+
+    def lengths(self, batch: int) -> list[int]:
+        """The final length of every row; beams and several sequences per prompt repeat pinned rows."""
+        if self._pins is None or not self.method.length_dependent:
+            return [self.target_length] * batch
+        repeats, rest = divmod(batch, len(self._pins))
+        if rest:
+            raise MethodError(
+                f"{len(self._pins)} rows are pinned and a batch of {batch} arrived; pin one length per row"
+            )
+        return [n for n in self._pins for _ in range(repeats)]
+
+    def plans(self, batch: int) -> list[Plan]:
+        """The plan of every row."""
+        lengths = self.lengths(batch)
+        for length in set(lengths) - self._plans.keys():
+            self._plans[length] = self.method.plan(self.spec, length)
+        return [self._plans[length] for length in lengths]
+
+    def limits(self, batch: int) -> list[int] | None:
+        """Tokens that every row may reach: its final length, or the reach of the method; None where nothing limits."""
+        if self.method.length_dependent:
+            return self.lengths(batch)
+        reach = self.method.reach(self.spec)
+        return None if reach is None else [reach] * batch
+
+
+def refuse_beyond(limits: list[int] | None, rows: Iterable[int], length: int) -> None:
+    """Raise MethodError when one of the rows grows past what it was admitted for."""
+    if limits is None:
+        return
+    limit = min(limits[row] for row in rows)
+    if length > limit:
+        raise MethodError(
+            f"a row grew to {length} tokens and was admitted for {limit}; "
+            "extend with a larger target_length, or pin a larger length and prefill again"
+        )
+
+
+def arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What each parameter of a call is, by name, however it was given."""
+    given = inspect.signature(function).bind_partial(*args, **kwargs).arguments
+    return given | given.get("kwargs", {})
+
+
+def final_lengths(given: dict[str, Any], default: Any, target_length: int) -> list[int]:
+    """Prompt + new tokens of every row of a call to `generate`.
+
+    Args:
+        given: the arguments of the call, by name.
+        default: the model's generation configuration.
+        target_length: tokens that the model is extended to.
+    """
+    prompt = next((given[name] for name in ("inputs", "input_ids", "inputs_embeds") if name in given), None)
+    if not isinstance(prompt, Tensor):
+        raise MethodError("a method that depends on the length needs the prompt; give input_ids to generate")
+    mask = given.get("attention_mask")
+    counts = [prompt.shape[1]] * len(prompt) if mask is None else mask.sum(-1).tolist()
+    config = given.get("generation_config") or default
+    new = given.get("max_new_tokens", config.max_new_tokens)
+    if new is None:
+        new = max(0, (given.get("max_length", config.max_length) or 20) - prompt.shape[1])
+    lengths = [int(count) + int(new) for count in counts]
+    if max(lengths) > target_length:
+        raise MethodError(
+            f"prompt and new tokens come to {max(lengths)} tokens, the model is extended to {target_length}; "
+            "extend with a larger target_length"
+        )
+    return lengths

@@ -1,0 +1,57 @@
+"""An extension in words."""
+
+from typing import TYPE_CHECKING, Any
+
+from ropewalk.models.seam import name_of
+
+if TYPE_CHECKING:
+    from ropewalk.models.huggingface import Extension
+
+OWN = "model's own"  # the backend of a method that leaves attention to the model
+
+
+def describe(extension: "Extension") -> str:
+    """What is attached, which parameters were chosen and why, in lines for people."""
+    spec = extension.spec
+    kinds = {
+        kind: [i for i, layer in enumerate(extension.census.layers) if layer.kind == kind]
+        for kind in ("sliding", "none")
+    }
+    lines = [
+        f"{extension.requested} on {name_of(extension.model)}: trained on {spec.pretrained_length} tokens, "
+        f"target {extension.target_length}",
+        f"  rotary: {spec.pairs} pairs ({spec.layout}), {spec.rotary_dim} of {spec.head_dim} dimensions "
+        f"from {spec.rotary_start}, table {spec.scaling or 'default'}",
+    ]
+    for name, (value, reason) in extension.requested.why(spec, extension.target_length).items():
+        lines.append(f"  {name} = {shorten(value)}: {reason}")
+    if extension.backend == OWN:
+        lines.append("  attention, kernels and cache: the model's own; only the rotary table is ours")
+    else:
+        if extension.shared_rotary and not extension.plan.takes_attention:
+            lines.append("  attention is taken over: layers that stay as they are share the rotary module")
+        lines.append(
+            f"  attention: backend {extension.backend}; the cache holds un-rotated keys, rotated anew when used"
+        )
+    if kinds["sliding"]:
+        lines.append(f"  layers {kinds['sliding']} have a window within the trained length and stay as they are")
+    if kinds["none"]:
+        lines.append(f"  layers {kinds['none']} do not rotate and stay as they are")
+    if extension.method.length_dependent:
+        lines.append("  depends on the final length: generate pins it per row; pin(lengths) does it by hand")
+    if extension.comparison is not None:
+        lines.append(f"  self-test: largest logit difference to the stock model {extension.comparison.difference:g}")
+    return "\n".join(lines)
+
+
+def shorten(value: object) -> str:
+    """A value for one line: long lists as runs, `1 x 16, 4 x 16`."""
+    if not isinstance(value, tuple) or len(value) <= 8:
+        return str(value)
+    runs: list[list[Any]] = []
+    for item in value:
+        if runs and runs[-1][0] == item:
+            runs[-1][1] += 1
+        else:
+            runs.append([item, 1])
+    return ", ".join(f"{item:g} x {count}" for item, count in runs)
