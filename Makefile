@@ -12,7 +12,7 @@ ifdef CI
 PYTEST += --color=no --durations=15
 endif
 
-.PHONY: setup demo test test-all lint bench
+.PHONY: setup demo test test-all test-oldest lint bench
 
 setup: $(STAMP)
 
@@ -32,6 +32,12 @@ test: setup
 
 test-all: setup
 	ROPEWALK_LONG=1 $(PYTEST)
+
+# The oldest transformers that is supported, in an environment of its own.
+test-oldest:
+	$(MAKE) setup VENV=.venv-oldest
+	.venv-oldest/bin/python -m pip install -qq 'transformers==5.19.0'
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n $(WORKERS) -m "not slow and not gpu" tests/models tests/contract
 
 lint: setup
 	$(BIN)/ruff check .
