@@ -16,7 +16,7 @@ import numpy as np
 from ropewalk.cli.methods import listed
 from ropewalk.methods import METHODS, Method, parse
 from ropewalk.methods.scaled import ScaledTable
-from ropewalk.models.huggingface import shorten
+from ropewalk.models.describe import shorten
 from ropewalk.rotary import RotarySpec, default_inv_freq
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

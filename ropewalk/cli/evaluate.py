@@ -65,6 +65,7 @@ def measure(
                 samples=samples,
                 seed=seed,
                 backend=backend,
+                name=model,
                 progress=follow,
             )
         if not as_json:

@@ -10,6 +10,9 @@ from ropewalk.registry import unknown
 
 # Sources, licences and hashes: ropewalk/data/README.md.
 NAMES: tuple[str, ...] = ("moby-dick", "sotu")
+# Stock SmolLM2 finds ten of ten facts at 6k and none at 16k in either; of the two this is prose like that of today
+# (3.1 nats per token inside its window, the novel 3.8), and not one book that models may know by heart.
+DEFAULT = "sotu"
 
 
 def load(name: str) -> str:

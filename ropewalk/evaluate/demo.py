@@ -7,6 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
+from ropewalk.errors import EvaluationError
+from ropewalk.evaluate import corpus
 from ropewalk.evaluate.demo_table import Board
 from ropewalk.execution import Cell, peak_bytes, run_cells
 
@@ -16,7 +20,6 @@ if TYPE_CHECKING:
     from ropewalk.evaluate.run import Step
 
 METHODS = ("none", "yarn", "self-extend", "dpe")
-CORPUS = "sotu"
 
 
 def run(
@@ -30,13 +33,12 @@ def run(
 ) -> dict[str, Any]:
     """Measure every method on the same document, each in a process of its own, and show a table that fills as they run.
 
-    As many processes run at a time as there are cores; measured on two cores, two processes with one thread each finish
-    sooner than one after another with two threads.
+    As many processes run at a time as there are cores and as memory holds; they share the cores.
 
     Args:
         model: see `ropewalk.models.loading.load_model`.
         length: tokens.
-        methods: in the method grammar.
+        methods: in the method grammar; one given twice runs once.
         seed: of the facts and the text.
         output: folder for `demo.json` and `demo.png`; made where it is missing.
         console: where the table is drawn; progress is printed line by line where it is not a terminal.
@@ -47,17 +49,21 @@ def run(
     Raises:
         RopewalkError: whatever stops a method, with the method's own message.
     """
+    methods = list(dict.fromkeys(methods))
+    if not methods:
+        raise EvaluationError("no method to show; give one or more, such as none and dpe")
     began = time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
     cores = os.cpu_count() or 1
-    workers = min(len(methods), cores)
     shared = {"model": model, "length": length, "seed": seed}
     with console.status(f"preparing {model}: the first run converts its weights"):
-        first = Cell("prepare", f"{__name__}:prepare", {**shared, "methods": list(methods)})
+        first = Cell("prepare", f"{__name__}:prepare", {**shared, "methods": methods})
         document = run_cells([first], workers=1, threads=cores)["prepare"].value
+    fitting = psutil.virtual_memory().available // document.pop("required_bytes")
+    workers = max(1, min(len(methods), cores, fitting))
     _introduce(console, document, model)
     cells = [Cell(method, f"{__name__}:measure", {**shared, "method": method}) for method in methods]
-    with Board(console, methods, document["pretrained_length"]) as board:
+    with Board(console, methods, document["pretrained_length"], document["facts"][0]["prefix"]) as board:
         outcomes = run_cells(cells, workers=workers, threads=max(1, cores // workers), on_event=board.update)
     results = [{**outcome.value, "peak_bytes": outcome.peak_bytes} for outcome in outcomes.values()]
     report = {**shared, **document, "processes": workers, "results": results}
@@ -85,21 +91,28 @@ def prepare(
     report: Callable[[dict[str, Any]], None], *, model: str, length: int, seed: int, methods: list[str]
 ) -> dict[str, Any]:
     """In a process of its own: check methods, model and memory before any work, and describe the document."""
+    import torch
+
+    from ropewalk.evaluate.run import document_seed
     from ropewalk.evaluate.tasks import needle
     from ropewalk.methods import parse
-    from ropewalk.models.loading import load_config, load_tokenizer
+    from ropewalk.models.loading import check_memory, load_config, load_tokenizer, required_memory
     from ropewalk.models.spec import spec_from_config
 
     parsed = [parse(method) for method in methods]
-    spec = spec_from_config(load_config(model))
+    config = load_config(model)
+    spec = spec_from_config(config)
     for method in parsed:
-        method.resolve(spec, length)
-    document = needle.build(load_tokenizer(model), length, seed=seed, corpus=CORPUS)
+        method.resolve(spec, length).check_target(spec, length)
+    dtype = config.get_text_config().dtype or torch.float32
+    check_memory(config, length, dtype)
+    document = needle.build(load_tokenizer(model), length, seed=document_seed(seed, 0), corpus=corpus.DEFAULT)
     facts = [{"prefix": fact.prefix, "answer": fact.answer, "position": fact.position} for fact in document.facts]
     return {
         "pretrained_length": spec.pretrained_length,
         "tokens": len(document.ids),
-        "corpus": CORPUS,
+        "corpus": document.corpus,
+        "required_bytes": required_memory(config, length, dtype),
         "facts": facts,
     }
 
@@ -130,7 +143,7 @@ def measure(
         lengths=[length],
         samples=1,
         seed=seed,
-        corpus=CORPUS,
+        name=model,
         progress=progress,
     )
     value = result.to_json()

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from ropewalk.lengths import format_length
@@ -17,9 +19,10 @@ STAGES = {"load": "loading", "attach": "attaching", "read": "reading", "ask": "a
 class Board:
     """A live table with a row for each method; on a console that is no terminal, a line at every quarter of a stage."""
 
-    def __init__(self, console: Console, methods: Sequence[str], window: int) -> None:
+    def __init__(self, console: Console, methods: Sequence[str], window: int, question: str) -> None:
         self.console = console
         self.window = window
+        self.question = question
         self.states: dict[str, dict[str, Any]] = {method: {"stage": "waiting", "fraction": 0.0} for method in methods}
         self.began: dict[str, float] = {}
         self.live = Live(get_renderable=self.table, console=console, refresh_per_second=2, transient=False)
@@ -49,14 +52,18 @@ class Board:
     def table(self) -> Table:
         """The table as things stand."""
         window = format_length(self.window)
-        table = Table(caption="loss: nats per token; log-prob.: of the true answer; all on the same document")
-        for title in ("method", "facts found", "log-prob."):
-            table.add_column(title, no_wrap=True)
+        table = Table(
+            box=SIMPLE_HEAD,
+            caption="log p: of the true answers; loss: nats per token; all methods on the same document",
+        )
+        table.add_column("method")
+        table.add_column("facts found", no_wrap=True)
+        table.add_column("log p", justify="right")
         for title in (f"loss to {window}", f"past {window}", "last 1k"):
             table.add_column(title, justify="right")
-        table.add_column("it continues")
+        table.add_column(f"{self.question} ...")
         table.add_column("time", justify="right", no_wrap=True)
-        table.add_column("peak memory", justify="right")
+        table.add_column("peak", justify="right", no_wrap=True)
         for method, state in self.states.items():
             table.add_row(method, *(self._cells(state) if "result" in state else self._waiting(method, state)))
         return table
@@ -70,13 +77,12 @@ class Board:
         details = result["details"][0]
         low, high = result["ci95"]
         inside, beyond = split_loss(details["loss_by_position"], self.window)
-        shown = details["answers"][0]
-        text = " ".join(shown["text"].split())
+        text = " ".join(details["answers"][0]["text"].split())
         return [
-            f"[bold]{round(result['score'] * result['n'])}/{result['n']}[/bold] ({low:.0%} to {high:.0%})",
+            f"[bold]{round(result['score'] * result['n'])}/{result['n']}[/bold] ({100 * low:.0f}-{high:.0%})",
             f"{details['log_probability']:.2f}",
             *(f"{loss:.2f}" if loss is not None else "" for loss in (inside, beyond, details["loss_last"])),
-            f"[dim]{shown['prefix']}[/dim] {text}",
+            escape(text),
             f"{result['seconds']:.0f} s",
             f"{state['peak_bytes'] / 2**30:.1f} GiB",
         ]

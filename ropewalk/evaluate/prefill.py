@@ -14,6 +14,8 @@ from transformers import DynamicCache, PreTrainedModel
 LOGITS_BYTES = 512 * 2**20
 LOSS_BYTES = 64 * 2**20
 PROBE_TOKENS = 8
+# Share of the work, for progress, that goes into losses: 8 of 53 CPU s for SmolLM2 at 16k.
+LOSS_SHARE = 0.15
 
 
 @dataclass
@@ -49,7 +51,7 @@ def prefill(
     Args:
         ids: token ids, two or more.
         chunk: tokens read at a time; by default as above.
-        progress: called with the fraction done, after every layer of every chunk.
+        progress: called with the fraction done, after every layer and every few rows of losses.
     """
     tokens = torch.tensor([list(ids)], device=model.device)
     length = tokens.shape[1]
@@ -63,13 +65,16 @@ def prefill(
     began = time.perf_counter()
     for start in range(0, length, chunk):
         part = tokens[:, start : start + chunk]
-        with _layers_done(model, progress, start / length, part.shape[1] / length):
+        before, share = start / length, part.shape[1] / length
+        with _layers_done(model, progress, before, share * (1 - LOSS_SHARE)):
             states, logits = _run(model, part, cache, keep=1 if head else 0)
         targets = tokens[0, start + 1 : start + chunk + 1]
         for row in range(0, len(targets), rows):
             piece = slice(row, row + rows)
             predicted = (head(states[piece]) if head else logits[piece])[: len(targets) - row].float()
             losses.append(functional.cross_entropy(predicted, targets[piece], reduction="none"))
+            if progress:
+                progress(before + share * (1 - LOSS_SHARE * (1 - min(1.0, (row + rows) / len(targets)))))
         del states, logits
     return Prefill(cache, torch.cat(losses).cpu(), time.perf_counter() - began)
 

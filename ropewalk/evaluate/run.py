@@ -5,7 +5,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import torch
@@ -18,11 +18,6 @@ from ropewalk.evaluate.document import Document
 from ropewalk.evaluate.result import Result
 from ropewalk.evaluate.statistics import interval
 from ropewalk.evaluate.tasks import TASKS, Sample, Task
-
-# Chosen by measurement: see CORPUS in docs/log.md.
-CORPUS = "sotu"
-# Document i of seed s is built from seed s * SEEDS + i, so that runs with different seeds share none.
-SEEDS = 1000
 
 
 @dataclass(frozen=True)
@@ -38,6 +33,11 @@ class Step:
     fraction: float
 
 
+def document_seed(seed: int, index: int) -> int:
+    """Seed of document `index` (below 1000) of a run, so that runs with different seeds share no document."""
+    return seed * 1000 + index
+
+
 def evaluate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -47,8 +47,9 @@ def evaluate(
     lengths: Sequence[int],
     samples: int = 4,
     seed: int = 0,
-    corpus: str = CORPUS,
+    corpus: str = corpora.DEFAULT,
     backend: str = "auto",
+    name: str | None = None,
     progress: Callable[[Step], None] | None = None,
 ) -> list[Result]:
     """Score every method on every task at every length.
@@ -63,6 +64,7 @@ def evaluate(
         seed: of the documents.
         corpus: their text, see `ropewalk.evaluate.corpus`.
         backend: as for `extend`.
+        name: of the model, as results record it; by default what its config says it was loaded from.
         progress: called often, with a Step.
 
     Returns:
@@ -76,16 +78,18 @@ def evaluate(
         raise EvaluationError("nothing to evaluate; give one task, method and length or more, and 1 or more samples")
     chosen = [TASKS.get(name) for name in tasks]
     # Built first: a document that cannot be is an error before hours of work, not after.
+    seeds = [document_seed(seed, index) for index in range(samples)]
     cells = [
-        (task, length, [task.build(tokenizer, length, seed=seed * SEEDS + i, corpus=corpus) for i in range(samples)])
+        (task, length, [task.build(tokenizer, length, seed=one, corpus=corpus) for one in seeds])
         for task in chosen
         for length in lengths
     ]
-    return [
+    results = [
         _cell(model, tokenizer, task, method, length, documents, seed=seed, backend=backend, progress=progress)
         for task, length, documents in cells
         for method in methods
     ]
+    return results if name is None else [replace(result, model=name) for result in results]
 
 
 def _cell(

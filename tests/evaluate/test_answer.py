@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from ropewalk.evaluate.answer import ask
 from ropewalk.evaluate.prefill import prefill
 from ropewalk.evaluate.tasks import needle
+from ropewalk.evaluate.tasks.answer import SHOWN_TOKENS, ask
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_generated_text_is_that_of_generate(model, tokenizer, document):
     [shown, *_] = ask(model, tokenizer, prefill(model, document.ids).cache, document, show=0)
     ids = torch.tensor([[*document.ids, *document.facts[0].query]])
     out = model.generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=needle.NEW_TOKENS, do_sample=False, eos_token_id=None
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=SHOWN_TOKENS, do_sample=False, eos_token_id=None
     )
     assert shown.text == tokenizer.decode(out[0, ids.shape[1] :])
 

@@ -22,17 +22,21 @@ def console():
 
 
 def test_demo_measures_every_method_on_one_document(folder, console, tmp_path):
-    methods = ("none", "yarn", "self-extend")
-    report = demo.run(model=str(folder), length=1024, methods=methods, output=tmp_path / "out", console=console)
-    assert json.loads((tmp_path / "out" / "demo.json").read_text()) == json.loads(json.dumps(report))
-    assert (tmp_path / "out" / "demo.png").read_bytes().startswith(b"\x89PNG")
+    methods, out = ("none", "yarn", "self-extend"), tmp_path / "out"
+    asked = (*methods, "yarn")
+    report = demo.run(model=str(folder), length=1024, methods=asked, seed=1, output=out, console=console)
+    assert json.loads((out / "demo.json").read_text()) == json.loads(json.dumps(report))
+    assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
     results = report["results"]
     assert [result["method"] for result in results] == list(methods)
     assert len({result["documents_sha256"] for result in results}) == 1
     assert all(result["n"] == 10 and result["peak_bytes"] > 0 for result in results)
+    assert {result["model"] for result in results} == {str(folder)}
     assert report["pretrained_length"] == 512
+    told = [fact["answer"] for fact in report["facts"]]
+    assert all([answer["answer"] for answer in result["details"][0]["answers"]] == told for result in results)
     printed = console.file.getvalue()
-    assert "self-extend: reading 50%" in printed
+    assert "self-extend: reading 42%" in printed
     assert all(fact["answer"] in printed for fact in report["facts"])
 
 
@@ -41,13 +45,18 @@ def test_demo_refuses_an_unknown_method_before_any_work(folder, console, tmp_pat
         demo.run(model=str(folder), length=1024, methods=("self-extnd",), output=tmp_path, console=console)
 
 
+def test_demo_without_methods_is_refused(console, tmp_path):
+    with pytest.raises(EvaluationError, match="no method"):
+        demo.run(methods=(), output=tmp_path, console=console)
+
+
 def test_demo_refuses_a_length_too_short_for_its_facts(folder, console, tmp_path):
     with pytest.raises(EvaluationError, match="too short"):
         demo.run(model=str(folder), length=200, methods=("none",), output=tmp_path, console=console)
 
 
 def test_table_shows_progress_and_then_results(console):
-    board = Board(console, ["none", "dpe"], window=8192)
+    board = Board(console, ["none", "dpe"], window=8192, question="The sky is")
     board.update("none", {"stage": "read", "fraction": 0.26})
     console.print(board.table())
     assert "reading 26%" in console.file.getvalue()
@@ -57,7 +66,7 @@ def test_table_shows_progress_and_then_results(console):
     result = {"score": 0.9, "n": 10, "ci95": [0.596, 0.982], "seconds": 61.2, "details": [details]}
     board.update("none", {"stage": "done", "fraction": 1.0, "result": result, "peak_bytes": 3 * 2**29})
     console.print(board.table())
-    for shown in ("9/10", "(60% to 98%)", "-0.50", "3.00", "4.00", "4.25", "blue. The", "61 s", "1.5 GiB", "waiting"):
+    for shown in ("9/10", "(60-98%)", "-0.50", "3.00", "4.00", "4.25", "blue. The", "61 s", "1.5 GiB", "waiting"):
         assert shown in console.file.getvalue()
 
 

@@ -61,6 +61,7 @@ def test_evaluation_reports_steps(model, tokenizer):
         ({"tasks": []}, EvaluationError, "nothing to evaluate"),
         ({"samples": 0}, EvaluationError, "nothing to evaluate"),
         ({"lengths": [64]}, EvaluationError, "too short"),
+        ({"tasks": ["perplexity"], "lengths": [255]}, EvaluationError, "ask for 256"),
         ({"corpus": "mobydick"}, EvaluationError, "moby-dick"),
         ({"methods": ["selfextend"]}, MethodError, "self-extend"),
     ],

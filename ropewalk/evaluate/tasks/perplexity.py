@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ropewalk.errors import EvaluationError
 from ropewalk.evaluate.document import Document, filler, start_tokens
 from ropewalk.evaluate.losses import loss_by_position, mean_loss
 from ropewalk.evaluate.prefill import prefill
@@ -28,6 +29,10 @@ class Perplexity(Task):
 
     def build(self, tokenizer: PreTrainedTokenizerBase, length: int, *, seed: int, corpus: str) -> Document:
         """Exactly `length` tokens of consecutive paragraphs; see `Task.build`."""
+        if length < BLOCK:
+            raise EvaluationError(
+                f"a perplexity document of {length} tokens is too short; ask for {BLOCK} tokens or more"
+            )
         begin = start_tokens(tokenizer)
         rng = random.Random(f"{self.protocol} {seed}")
         start, pieces = filler(tokenizer, length - len(begin), rng=rng, corpus=corpus)

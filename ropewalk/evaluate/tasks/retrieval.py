@@ -4,10 +4,10 @@ from dataclasses import asdict
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ropewalk.evaluate.answer import ask
 from ropewalk.evaluate.document import Document
 from ropewalk.evaluate.prefill import prefill
 from ropewalk.evaluate.tasks import needle
+from ropewalk.evaluate.tasks.answer import ask
 from ropewalk.evaluate.tasks.base import TASKS, Report, Sample, Task
 from ropewalk.evaluate.tasks.perplexity import positions
 

@@ -10,6 +10,9 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from ropewalk.evaluate.tasks.needle import NEW_TOKENS, Fact, NeedleDocument
 
+# Of the answer that is shown; at most NEW_TOKENS, which the document leaves room for.
+SHOWN_TOKENS = 8
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -49,7 +52,7 @@ def ask(
     it agrees with the answer, plus one token, exactly as assisted decoding would with the answer as its draft.
 
     Args:
-        show: index of the fact whose answer is generated on to NEW_TOKENS tokens, to be shown.
+        show: index of the fact whose answer is generated on to SHOWN_TOKENS tokens, to be shown.
         progress: called with the number of facts done.
     """
     answers = []
@@ -81,7 +84,8 @@ def _ask(
     # The cache keeps the document, the query and the agreed tokens; the last generated one has not been fed.
     cache.crop(agreed - len(target))
     text = tokenizer.decode(generated)
-    while len(generated) < NEW_TOKENS and (whole or _open(text, fact.answer)):
+    # An answer cut short could still be the true one in other tokens than the tokenizer's own.
+    while len(generated) < (SHOWN_TOKENS if whole else NEW_TOKENS) and (whole or _open(text, fact.answer)):
         generated.append(int(_feed(model, cache, generated[-1:])[-1].argmax()))
         text = tokenizer.decode(generated)
     cache.crop(length - cache.get_seq_length())
