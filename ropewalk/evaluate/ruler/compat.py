@@ -1,0 +1,60 @@
+"""The size of a prompt as NVIDIA's generator at c3f5e3b finds it: one search for all samples, then shrinking each.
+
+A search probes with samples drawn afresh, and a sample that is too long loses a fixed number of units, so prompts are
+up to a step short. NVIDIA's loop lets a sample fall below a step, and never ends when even that does not fit; here a
+step is the floor, and below it is an error.
+"""
+
+from collections.abc import Callable
+
+from ropewalk.evaluate.ruler.base import Body, Family
+from ropewalk.evaluate.ruler.fit import TooShortError
+
+Draw = Callable[[int], Body]
+Count = Callable[[Body], int]
+
+# NVIDIA's search for frequent words begins with one word per so many tokens.
+CODED_LETTERS = 6
+
+
+def search(family: Family, length: int, room: int, probe: Draw, count: Count) -> int:
+    """Units for all samples of a task at a length.
+
+    Args:
+        length: tokens with the answer; `room`: without it.
+        probe: a fresh sample of a number of units.
+        count: exact tokens of its prompt.
+    """
+    step = family.step(length)
+    if family.grows:
+        units = room // CODED_LETTERS
+        # A tokenizer that drops unknown words would let it grow for ever; no word has less than half a token.
+        while count(probe(units)) < room and units < 2 * room:
+            units += step
+        return max(step, units - step)
+    first = family.probe or step
+    each = count(probe(first)) / first
+    low, high, found = step, max(int(length / each * family.slack), 2 * step), step
+    while low <= high:
+        middle = (low + high) // 2
+        if count(probe(middle)) <= room:
+            found, low = middle, middle + 1
+        else:
+            high = middle - 1
+    return found
+
+
+def shrink(draw: Draw, units: int, step: int, room: int, count: Count) -> Body:
+    """A sample of `units`, or of fewer by whole steps, that fits.
+
+    Raises:
+        TooShortError: one step of units does not.
+    """
+    while True:
+        body = draw(units)
+        used = count(body)
+        if used <= room:
+            return body
+        if units <= step:
+            raise TooShortError(used)
+        units = max(step, units - step)
