@@ -30,7 +30,7 @@ class Banded:
         self.rows = rows
         self.limits = limits
         self.backend = backend
-        self._cut: tuple[Tensor, int, list[Sequence]] | None = None
+        self._cuts: list[tuple[Tensor, int, list[Sequence]]] = []
 
     def __call__(
         self, layer: int, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, call: Call
@@ -45,7 +45,7 @@ class Banded:
         for sequence in self._sequences(mask, new, call.position_ids):
             rows = range(batch) if sequence.rows is None else sequence.rows.tolist()
             if here.kind == "full":
-                refuse_beyond(self.limits(batch), rows, sequence.keys.stop - sequence.keys.start)
+                refuse_beyond(self.limits(batch), rows, sequence.length)
             for plan, spec, these in self._plans(here, layer, rows, batch, window_of(mask)):
                 index = slice(None) if len(these) == batch else torch.tensor(these, device=query.device)
                 inputs = Inputs(
@@ -65,10 +65,13 @@ class Banded:
         return output
 
     def _sequences(self, mask: Tensor, new: int, position_ids: Tensor | None) -> list[Sequence]:
-        """All layers of a forward share one mask, so it is cut once."""
-        if self._cut is None or self._cut[0] is not mask or self._cut[1] != new:
-            self._cut = (mask, new, sequences(mask, new, position_ids))
-        return self._cut[2]
+        """All layers of a kind share one mask in a forward, so that it is cut once; a model has two kinds at most."""
+        for known, queries, cut in self._cuts:
+            if known is mask and queries == new:
+                return cut
+        cut = sequences(mask, new, position_ids)
+        self._cuts = [*self._cuts[-1:], (mask, new, cut)]
+        return cut
 
     def _plans(
         self, here: Layer, layer: int, rows: "range | list[int]", batch: int, window: int | None
