@@ -33,11 +33,12 @@ test: setup
 test-all: setup
 	ROPEWALK_LONG=1 $(PYTEST)
 
-# The oldest transformers that is supported, in an environment of its own.
+# The oldest transformers that is supported, in an environment of its own (its gpt_bigcode still scripts with torch.jit).
 test-oldest:
 	$(MAKE) setup VENV=.venv-oldest
 	.venv-oldest/bin/python -m pip install -qq 'transformers==5.19.0'
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n $(WORKERS) -m "not slow and not gpu" tests/models tests/contract
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n $(WORKERS) -m "not slow and not gpu" \
+		-W "ignore::DeprecationWarning:torch.jit._script" tests/models tests/contract
 
 lint: setup
 	$(BIN)/ruff check .
