@@ -19,7 +19,7 @@ from ropewalk.attention.tables import Tables
 from ropewalk.plan import Plan, PositionMap, Region
 from ropewalk.rotary import RotarySpec, rotate
 
-BLOCK = 1024  # queries per block of the fused path; of 512, 1,024 and 2,048 the best with a window of 1,024
+BLOCK = 1024  # queries per block of the fused path; with a window of 1,024, 512 does as well and 2,048 needs masks
 SMALLEST = 128  # queries per block below which calls cost more than masks
 DENSE_NUMBERS = 2**26  # logits held at once by the dense path, 256 MiB in float32
 

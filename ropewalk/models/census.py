@@ -102,17 +102,16 @@ def take_census(seam: Seam, pretrained: int | None = None) -> Census:
             "(its layers have sliding windows or no rotation)"
         )
     first = full[0]
-    if any(replace(layer.spec) != first.spec or layer.rotation != first.rotation for layer in full):
+    if any(layer.spec != first.spec or layer.rotation != first.rotation for layer in full):
         raise ModelError(f"{name_of(model)} cannot be extended: its full-attention layers rotate in different ways")
     assert first.rotation is not None
     scaling = scaling_of(parameters)
+    spec = first.spec
     if scaling == "longrope":  # a length-switched table: the one that holds at the trained window
         table, factor = ROPE_INIT_FUNCTIONS["longrope"](model.config.get_text_config(), seq_len=length)
-        first_spec = replace(first.spec, inv_freq=tuple(table.double().tolist()), attention_scaling=float(factor))
-    else:
-        first_spec = first.spec
+        spec = replace(spec, inv_freq=tuple(table.double().tolist()), attention_scaling=float(factor))
     spec = replace(
-        first_spec,
+        spec,
         base=float(parameters.get("rope_theta", 10000.0)),
         num_layers=len(layers),
         layer_kinds=tuple(layer.kind for layer in layers),

@@ -37,6 +37,9 @@ def describe(extension: "Extension") -> str:
         lines.append(f"  layers {kinds['sliding']} have a window within the trained length and stay as they are")
     if kinds["none"]:
         lines.append(f"  layers {kinds['none']} do not rotate and stay as they are")
+    reach = extension.method.reach(spec)
+    if reach is not None and not extension.method.length_dependent:
+        lines.append(f"  reaches {reach} tokens; a longer text is refused")
     if extension.method.length_dependent:
         lines.append("  depends on the final length: generate pins it per row; pin(lengths) does it by hand")
     if extension.comparison is not None:

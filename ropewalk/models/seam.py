@@ -79,10 +79,6 @@ class Seam:
             "remove() the extension, copy the model, and extend both"
         )
 
-    @property
-    def attached(self) -> bool:
-        return self._previous is not None
-
     def attach(self) -> None:
         """Make the two cuts; raises ModelError where the model does not let its attention be replaced."""
         AttentionInterface.register(NAME, attention_function)

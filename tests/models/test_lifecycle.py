@@ -199,3 +199,10 @@ def test_model_without_rotary_is_refused() -> None:
         ropewalk.extend(BertModel(config), BANDED, target_length=TARGET)
     with pytest.raises(ModelError, match="not a transformers model"):
         ropewalk.extend(nn.Linear(3, 3), BANDED, target_length=TARGET)  # type: ignore[arg-type]
+
+
+def test_describe_says_how_far_a_limited_method_reaches(llama: PreTrainedModel) -> None:
+    with ropewalk.extend(llama, "self-extend:group=2,window=16", target_length=100) as extension:
+        assert f"reaches {(64 - 16) * 2 + 16} tokens" in extension.describe()
+    with ropewalk.extend(llama, "dpe", target_length=100) as extension:
+        assert "reaches" not in extension.describe()
