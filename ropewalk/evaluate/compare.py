@@ -114,14 +114,14 @@ def render(comparisons: Sequence[Comparison]) -> Table:
 def _cells(rows: Sequence[Row], name: str) -> dict[tuple[Any, ...], list[Row]]:
     """The rows of a method by what must agree for a comparison: (cell, family), where a family shares Holm's p."""
 
-    def setting(row: Row) -> tuple[str, str, int]:
-        return row.key.resolved, row.key.model_sha256, row.key.length
+    def setting(row: Row) -> tuple[str, str, str, int]:
+        return row.key.resolved, row.key.control, row.key.model_sha256, row.key.length
 
     # One setting may have been asked for in two spellings: it is measured once, under the first.
-    named = {setting(row) for row in rows if name in (row.method, row.key.resolved)}
+    named = {setting(row) for row in rows if name in (row.label, row.key.control or row.key.resolved)}
     mine = [row for row in rows if setting(row) in named]
     if not mine:
-        have = ", ".join(dict.fromkeys(row.method for row in rows)) or "no samples at all"
+        have = ", ".join(dict.fromkeys(row.label for row in rows)) or "no samples at all"
         raise EvaluationError(f"no samples of {name!r} here; there are: {have}")
     cells: dict[tuple[Any, ...], list[Row]] = {}
     for row in mine:
@@ -157,8 +157,8 @@ def _comparison(first: list[Row], second: list[Row], calibration: frozenset[str]
         length=row.key.length,
         model=row.model,
         dtype=row.key.dtype,
-        first=row.key.resolved,
-        second=second[0].key.resolved,
+        first=row.key.control or row.key.resolved,
+        second=second[0].key.control or second[0].key.resolved,
         first_mean=sum(before) / len(before) if pairs else None,
         second_mean=sum(after) / len(after) if pairs else None,
         difference=difference,

@@ -17,8 +17,9 @@ class Key:
     Attributes:
         task, protocol, template: what was asked, the version of how, and the chat template around it ("" for none).
         resolved: the method with every parameter filled in.
+        control: what shortened the prompt before the model read it, see `ropewalk.evaluate.controls`; "" for nothing.
         plan_sha256: of its plan: a profile that was made anew under the same name is another method.
-        length: tokens asked for.
+        length: tokens asked for, before any control.
         seed, document: seed of the run, and index of the document in it.
         model_sha256, tokenizer_sha256, corpus_sha256: see `ropewalk.evaluate.fingerprint` and `corpus`.
         dtype, backend: what computed it.
@@ -28,6 +29,7 @@ class Key:
     protocol: str
     template: str
     resolved: str
+    control: str
     plan_sha256: str
     length: int
     seed: int
@@ -43,7 +45,8 @@ class Key:
         return json.dumps(asdict(self), sort_keys=True)
 
     def __str__(self) -> str:
-        return f"{self.task} at {self.length}, {self.resolved}, seed {self.seed}, document {self.document}"
+        what = f"{self.resolved} with {self.control}" if self.control else self.resolved
+        return f"{self.task} at {self.length}, {what}, seed {self.seed}, document {self.document}"
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,16 @@ class Row:
 
     Attributes:
         method, model, corpus: by the names that were given.
+        target_length: tokens that the method was set up for.
         prompt_sha256: of the token ids that the task built, before any control shortens them: only samples that agree
             in it are compared in pairs.
         metric, scores: one value per sample of the document; finite.
         n: what was counted: facts asked, tokens scored.
         reached: tokens of the document.
         seconds, prefill_seconds: wall time of the document, and of reading it.
+        cpu_seconds: processor time of this process meanwhile, all its threads: what a busy machine does not stretch.
         peak_bytes: most memory held, or None where it is not known for this document alone.
+        device: that computed it: "cpu", or the GPU's name.
         details: whatever else the task measured; plain JSON.
         versions: of ropewalk, torch, transformers and Python.
     """
@@ -67,6 +73,7 @@ class Row:
     method: str
     model: str
     corpus: str
+    target_length: int
     prompt_sha256: str
     metric: str
     scores: tuple[float, ...]
@@ -74,9 +81,16 @@ class Row:
     reached: int
     seconds: float
     prefill_seconds: float
+    cpu_seconds: float
     peak_bytes: int | None
+    device: str
     details: dict[str, Any]
     versions: dict[str, str]
+
+    @property
+    def label(self) -> str:
+        """The name that tables and figures give it: its method's, or its control's."""
+        return self.key.control or self.method
 
 
 def results(rows: Sequence[Row]) -> list[Result]:
