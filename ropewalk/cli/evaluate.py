@@ -1,10 +1,11 @@
-"""`ropewalk eval TASK...`: measure methods on one model, on the same prompts."""
+"""`ropewalk eval TASK...`: measure methods on one model, on the same prompts, into a store."""
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ropewalk.cli.options import Backend, Json, MethodOptions, ModelOption, Seed
+from ropewalk.cli.options import Backend, Json, MethodOptions, ModelOption, StoreOption, read_length
 from ropewalk.cli.output import opened
 from ropewalk.lengths import format_length, parse_length
 from ropewalk.models.source import DEFAULT_MODEL
@@ -14,88 +15,111 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ropewalk.evaluate.result import Result
-    from ropewalk.evaluate.run import Step
 
 
 def measure(
     tasks: Annotated[
-        list[str], typer.Argument(metavar="TASK...", help="needle, perplexity: one or both.", show_default=False)
+        list[str],
+        typer.Argument(metavar="TASK...", help="Tasks or suites: needle, perplexity, ruler, ...", show_default=False),
     ],
     lengths: Annotated[
         str,
         typer.Option("--lengths", metavar="LENGTHS", help="Tokens, separated by commas: 4k,16k.", show_default=False),
     ],
-    method: MethodOptions,
+    method: MethodOptions = ["none"],  # noqa: B006  (typer copies it)
     model: ModelOption = DEFAULT_MODEL,
+    target_length: Annotated[
+        int | None,
+        typer.Option(
+            "--target-length",
+            parser=read_length,
+            metavar="LENGTH",
+            help="Tokens that every method is set up for.",
+            show_default="the largest of --lengths",
+        ),
+    ] = None,
     samples: Annotated[
-        int, typer.Option("--samples", metavar="INTEGER", min=1, help="Documents for each task and length.")
+        int, typer.Option("--samples", metavar="INTEGER", min=1, help="Documents for each task, length and seed.")
     ] = 4,
-    seed: Seed = 0,
+    seeds: Annotated[
+        str, typer.Option("--seeds", metavar="SEEDS", help="Of the documents, separated by commas: 0,1,2.")
+    ] = "0",
+    corpus: Annotated[
+        str, typer.Option("--corpus", metavar="NAME", help="Text of the documents: a bundled one, or a .txt file.")
+    ] = "sotu",
     backend: Backend = "auto",
+    store: StoreOption = Path("runs/results.db"),
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="INTEGER", min=1, help="Processes that share the work and the cores.")
+    ] = 1,
     as_json: Json = False,
 ) -> None:
-    """Measure methods on one model: every task, length and method, all methods on the same documents."""
+    """Measure methods on one model: every task, length and method, all methods on the same documents.
+
+    Every sample is stored as it comes; the same command goes on where it was stopped.
+    """
     with opened(as_json) as out:
         tokens = [parse_length(length) for length in lengths.split(",")]
 
         from rich.progress import Progress
 
-        from ropewalk.evaluate.run import evaluate
-        from ropewalk.evaluate.tasks import TASKS
+        from ropewalk.evaluate.launch import launch
+        from ropewalk.evaluate.row import results
+        from ropewalk.evaluate.store import Store
+        from ropewalk.evaluate.suite import expand
+        from ropewalk.evaluate.sweep import collect
+        from ropewalk.evaluate.unit import Setup, list_units, read_seeds
         from ropewalk.methods import parse
-        from ropewalk.models.loading import load_config, load_model
+        from ropewalk.models.loading import load_config
         from ropewalk.models.spec import spec_from_config
 
-        for task in tasks:
-            TASKS.get(task)
+        setup = Setup(corpus=corpus, backend=backend)
+        chosen = expand(tasks, setup)
         wanted = [parse(text) for text in method]
+        units = list_units(
+            chosen, method, tokens, samples=samples, seeds=read_seeds(seeds), target_length=target_length
+        )
         spec = spec_from_config(load_config(model))
         for one in wanted:  # refused now, not after the hours that the cells before it take
-            for length in tokens:
-                one.resolve(spec, length).check_target(spec, length)
-        network, tokenizer = load_model(model, target_length=max(tokens))
+            one.resolve(spec, units[0].target_length).check_target(spec, units[0].target_length)
         with Progress(console=out.notes) as bar:
-            follow = Follower(bar, len(tasks) * len(tokens) * len(method) * samples)
-            results = evaluate(
-                network,
-                tokenizer,
-                tasks=tasks,
-                methods=method,
-                lengths=tokens,
-                samples=samples,
-                seed=seed,
-                backend=backend,
-                name=model,
-                progress=follow,
-            )
+            done = launch(model, units, setup, store, workers=workers, on_event=Follower(bar, len(units)))
+        with Store(store) as opened_store:
+            measured = results(collect(opened_store, done.keys))
+        out.notes.print(f"{done.measured} of {len(units)} samples measured now, the others stored before; in {store}")
         if not as_json:
-            out.console.print(_table(results))
-        out.finish({"results": [result.to_json() for result in results]})
+            out.console.print(_table(measured))
+        out.finish({"results": [result.to_json() for result in measured]})
+        done.refuse_failures()
 
 
 class Follower:
-    """Shows where an evaluation stands: a bar on a terminal, else a line when a document is begun.
+    """Shows where a sweep stands: a bar on a terminal, else a line when a unit is begun.
 
     Args:
-        documents: how many are read in all, each once per method.
+        units: how many there are in all.
     """
 
-    def __init__(self, bar: "Progress", documents: int) -> None:
+    def __init__(self, bar: "Progress", units: int) -> None:
         self.bar = bar
-        self.line = bar.add_task("starting", total=documents)
-        self.begun: tuple[object, ...] | None = None
-        self.documents = 0
+        self.line = bar.add_task("starting", total=units)
+        self.begun: set[tuple[Any, ...]] = set()
+        self.parts: dict[tuple[Any, ...], float] = {}
 
-    def __call__(self, step: "Step") -> None:
-        now = (step.task, step.method, step.length, step.document)
-        title = f"{step.task} {format_length(step.length)} {step.method} {step.document + 1}/{step.documents}"
-        if now != self.begun:
-            self.begun = now
-            self.documents += 1
+    def __call__(self, event: dict[str, Any]) -> None:
+        unit, stage = event["unit"], event["stage"]
+        name = tuple(unit.values())
+        label = unit["control"] or unit["method"]
+        title = f"{unit['task']} {format_length(unit['length'])} {label}, document {unit['document']}"
+        # Asking takes a small part of the time of reading.
+        self.parts[name] = {"attach": 0.0, "read": 0.9 * event["fraction"], "ask": 0.9 + 0.1 * event["fraction"]}.get(
+            stage, 1.0
+        )
+        if stage == "read" and name not in self.begun:
+            self.begun.add(name)
             if not self.bar.console.is_terminal:
                 self.bar.console.print(title, markup=False)
-        done = self.documents - 1 + (step.fraction if step.stage == "read" else 1.0)
-        self.bar.update(self.line, description=f"{title} {step.stage}", completed=done)
+        self.bar.update(self.line, description=f"{title} {stage}", completed=sum(self.parts.values()))
 
 
 def _table(results: "list[Result]") -> "Table":
@@ -103,10 +127,13 @@ def _table(results: "list[Result]") -> "Table":
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for column in ("task", "length", "method", "metric", "score", "95% interval", "n", "seconds", "backend"):
-        table.add_column(column, justify="right" if column in ("length", "score", "n", "seconds") else "left")
-    for one in results:
+    numbers = ("length", "score", "n", "CPU s", "peak GiB")
+    for column in ("task", "length", "method", "metric", "score", "95% interval", "n", "CPU s", "peak GiB", "backend"):
+        table.add_column(column, justify="right" if column in numbers else "left")
+    for one in sorted(results, key=lambda one: (one.task, one.length)):
         low, high = one.ci95
-        scores = (one.metric, f"{one.score:.3f}", f"{low:.3f} to {high:.3f}", str(one.n), f"{one.seconds:.0f}")
-        table.add_row(one.task, format_length(one.length), Text(one.method), *scores, one.backend)
+        peak = "" if one.peak_bytes is None else f"{one.peak_bytes / 2**30:.1f}"
+        scores = (one.metric, f"{one.score:.3f}", f"{low:.3f} to {high:.3f}", str(one.n))
+        costs = (f"{one.cpu_seconds:.0f}", peak, one.backend)
+        table.add_row(one.task, format_length(one.length), Text(one.method), *scores, *costs)
     return table

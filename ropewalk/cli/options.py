@@ -1,5 +1,6 @@
 """The options that verbs share, written once."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,6 +26,9 @@ MethodOptions = Annotated[
 ]
 Backend = Annotated[str, typer.Option("--backend", metavar="NAME", help="Attention backend; auto chooses and says so.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="INTEGER", help="Seed of every random choice.")]
+StoreOption = Annotated[
+    Path, typer.Option("--store", metavar="FILE", help="SQLite file that every sample is kept in; made if missing.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; all else goes to stderr.")]
 Length = Annotated[
     int,

@@ -17,7 +17,7 @@ from ropewalk.execution import Cell, peak_bytes, run_cells
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ropewalk.evaluate.run import Step
+    from ropewalk.evaluate.sweep import Step
 
 METHODS = ("none", "yarn", "self-extend", "dpe")
 
@@ -93,8 +93,8 @@ def prepare(
     """In a process of its own: check methods, model and memory before any work, and describe the document."""
     import torch
 
-    from ropewalk.evaluate.run import document_seed
     from ropewalk.evaluate.tasks import needle
+    from ropewalk.evaluate.unit import document_seed
     from ropewalk.methods import parse
     from ropewalk.models.loading import check_memory, load_config, load_tokenizer, required_memory
     from ropewalk.models.spec import spec_from_config
@@ -142,7 +142,7 @@ def measure(
         methods=[method],
         lengths=[length],
         samples=1,
-        seed=seed,
+        seeds=[seed],
         name=model,
         progress=progress,
     )

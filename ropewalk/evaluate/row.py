@@ -94,30 +94,31 @@ class Row:
 
 
 def results(rows: Sequence[Row]) -> list[Result]:
-    """One Result for each cell (all that a key holds but the document, and the versions), in order of appearance.
+    """One Result for each cell (all that a key holds but seed and document, and the versions), in order of appearance.
 
-    Names are those of its first row. `documents` of a Result holds the documents' indices, and its `documents_sha256`
-    is the hash of their prompt hashes.
+    Names are those of its first row. `documents` of a Result holds (seed, document) of each score, and its
+    `documents_sha256` is the hash of their prompt hashes.
     """
     cells: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        cell = (replace(row.key, document=0), row.metric, tuple(sorted(row.versions.items())))
+        cell = (replace(row.key, seed=0, document=0), row.metric, tuple(sorted(row.versions.items())))
         cells.setdefault(cell, []).append(row)
-    return [_result(sorted(cell, key=lambda row: row.key.document)) for cell in cells.values()]
+    return [_result(sorted(cell, key=lambda row: (row.key.seed, row.key.document))) for cell in cells.values()]
 
 
 def _result(rows: list[Row]) -> Result:
     first, key = rows[0], rows[0].key
     scores = [score for row in rows for score in row.scores]
-    owners = [row.key.document for row in rows for _ in row.scores]
-    ci = interval(scores, owners, seed=key.seed)
+    owners = [(row.key.seed, row.key.document) for row in rows for _ in row.scores]
+    ci = interval(scores, owners)
     peaks = [row.peak_bytes for row in rows if row.peak_bytes is not None]
     return Result(
         task=key.task,
         protocol=key.protocol,
-        method=first.method,
+        method=first.label,
         resolved=key.resolved,
         length=key.length,
+        target_length=first.target_length,
         reached=max(row.reached for row in rows),
         metric=first.metric,
         score=sum(scores) / len(scores),
@@ -128,11 +129,13 @@ def _result(rows: list[Row]) -> Result:
         documents=tuple(owners),
         seconds=sum(row.seconds for row in rows),
         prefill_seconds=sum(row.prefill_seconds for row in rows),
+        cpu_seconds=sum(row.cpu_seconds for row in rows),
         peak_bytes=max(peaks, default=None),
         backend=key.backend,
         dtype=key.dtype,
         model=first.model,
-        seed=key.seed,
+        seeds=tuple(dict.fromkeys(row.key.seed for row in rows)),
+        device=first.device,
         corpus=first.corpus,
         corpus_sha256=key.corpus_sha256,
         documents_sha256=hashlib.sha256(" ".join(row.prompt_sha256 for row in rows).encode()).hexdigest(),

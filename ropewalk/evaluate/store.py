@@ -119,6 +119,12 @@ class Store:
         self._claimed.add(text)
         return True
 
+    def release(self, key: Key) -> None:
+        """Give a claim back without a sample."""
+        with self._transaction(f"cannot give {key} back"):
+            self._db.execute("DELETE FROM claims WHERE key = ?", (key.to_text(),))
+        self._claimed.discard(key.to_text())
+
     def interrupted(self) -> list[Key]:
         """Samples that were in flight when the process that measured them ended: lost, and to be measured again."""
         with self._explained("cannot read it"):
@@ -146,6 +152,19 @@ class Store:
             self._db.execute("DELETE FROM claims WHERE key = ?", (row.key.to_text(),))
         self._claimed.discard(row.key.to_text())
         return added.rowcount == 1
+
+    def row(self, key: Key) -> Row:
+        """The sample of a key.
+
+        Raises:
+            EvaluationError: it is not stored.
+        """
+        statement = f"SELECT {', '.join(_COLUMNS)} FROM samples WHERE {_SAME_KEY}"
+        with self._explained("cannot read it"):
+            found = self._db.execute(statement, astuple(key)).fetchone()
+        if found is None:
+            raise EvaluationError(f"no sample of {key} is stored; run `ropewalk eval` for it")
+        return _row(found)
 
     def rows(self, **wanted: Any) -> list[Row]:
         """The samples whose fields have the wanted values, ordered by task, length, method, seed and document.

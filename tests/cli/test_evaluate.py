@@ -8,17 +8,17 @@ import pytest
 from tests.cli.conftest import Call, Run
 
 
-def test_eval_answers_with_one_result_per_task_length_and_method(run: Run, tiny_model: Path) -> None:
+def test_eval_answers_with_one_result_per_task_length_and_method(run: Run, tiny_model: Path, tmp_path: Path) -> None:
     methods = ("--method", "none", "--method", "self-extend:group=32")
-    options = ("--lengths", "600,1k", "--samples", 1, "--seed", 1, "--json")
+    options = ("--lengths", "600,1k", "--samples", 1, "--seeds", 1, "--store", tmp_path / "r.db", "--json")
     done = run("eval", "needle", "perplexity", "--model", tiny_model, *methods, *options)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)["results"]
     cells = [(one["task"], one["length"], one["method"]) for one in results]
     wanted = [
         (task, length, method)
-        for task in ("needle", "perplexity")
         for length in (600, 1024)
+        for task in ("needle", "perplexity")
         for method in ("none", "self-extend:group=32")
     ]
     assert cells == wanted
@@ -27,29 +27,34 @@ def test_eval_answers_with_one_result_per_task_length_and_method(run: Run, tiny_
         assert one["n"] == 10 if one["task"] == "needle" else one["n"] > 0
 
 
-def test_eval_prints_a_table_and_its_progress(call: Call, tiny_model: Path) -> None:
-    code, out, err = call(
-        "eval", "perplexity", "--model", tiny_model, "--method", "yarn", "--lengths", "600", "--samples", 2
-    )
+def test_eval_prints_a_table_and_its_progress(call: Call, tiny_model: Path, tmp_path: Path) -> None:
+    command = ("eval", "perplexity", "--model", tiny_model, "--method", "yarn", "--lengths", "600", "--samples", 2)
+    code, out, err = call(*command, "--store", tmp_path / "r.db")
     assert code == 0, err
     assert "perplexity" in out and "yarn" in out
-    assert "perplexity 600 yarn 2/2" in err
+    assert "perplexity 600 yarn, document 1" in err and "2 of 2 samples measured now" in err
+    code, again, err = call(*command, "--store", tmp_path / "r.db")
+    assert (code, again) == (0, out) and "0 of 2 samples measured now" in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("neddle", "--method", "none", "--lengths", "600"), "unknown task 'neddle'; did you mean 'needle'?"),
+        (("neddle", "--method", "none", "--lengths", "600"), "unknown task 'neddle'; did you mean 'needle'"),
         (("needle", "--method", "nune", "--lengths", "600"), "unknown method 'nune'; did you mean 'none'?"),
         (("needle", "--method", "none", "--lengths", "4k,lots"), "'lots' is not a length"),
         (("needle", "--method", "none", "--lengths", "50"), "too short"),
         (("needle", "--method", "self-extend:window=60", "--lengths", "30"), "larger than the target"),
         (("needle", "--method", "none", "--lengths", "600", "--samples", "0"), "'--samples'"),
-        (("needle", "--lengths", "600"), "Missing option '--method'"),
+        (("needle", "--method", "none"), "Missing option '--lengths'"),
+        (("needle", "--lengths", "600", "--target-length", "500"), "raise the target length"),
+        (("needle", "--lengths", "600", "--seeds", "a"), "'a' is no list of seeds"),
     ],
 )
-def test_bad_input_is_one_clear_line(call: Call, tiny_model: Path, arguments: tuple[str, ...], message: str) -> None:
-    code, out, err = call("eval", *arguments, "--model", tiny_model)
+def test_bad_input_is_one_clear_line(
+    call: Call, tiny_model: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    code, out, err = call("eval", *arguments, "--model", tiny_model, "--store", tmp_path / "r.db")
     assert (code, out) == (2, "")
     assert err.splitlines()[-1].startswith("error: ")
     assert message in err.splitlines()[-1]

@@ -29,7 +29,7 @@ def test_smollm2_is_equal_through_the_seam() -> None:
 def test_smollm2_finds_facts_past_its_window_only_with_a_method() -> None:
     model, tokenizer = load_model(DEFAULT_MODEL, target_length=LENGTH)
     stock, extended = evaluate(
-        model, tokenizer, tasks=["needle"], methods=["none", "dpe"], lengths=[LENGTH], samples=1, seed=7
+        model, tokenizer, tasks=["needle"], methods=["none", "dpe"], lengths=[LENGTH], samples=1, seeds=[7]
     )
     assert stock.score <= 0.2
     assert extended.score >= 0.8

@@ -5,6 +5,7 @@ import pytest
 from ropewalk.errors import EvaluationError, MethodError
 from ropewalk.evaluate.run import evaluate
 from ropewalk.evaluate.tasks import TASKS
+from ropewalk.evaluate.unit import Setup
 
 
 @pytest.fixture
@@ -48,8 +49,8 @@ def test_model_is_left_as_it_was(model, tokenizer):
 def test_evaluation_reports_steps(model, tokenizer):
     steps = []
     evaluate(model, tokenizer, tasks=["needle"], methods=["none"], lengths=[600], samples=2, progress=steps.append)
-    assert {(step.document, step.documents, step.stage) for step in steps} == {
-        (document, 2, stage) for document in (0, 1) for stage in ("read", "ask")
+    assert {(step.unit.document, step.stage) for step in steps} == {
+        (document, stage) for document in (0, 1) for stage in ("attach", "read", "ask", "done")
     }
     assert steps[-1].fraction == 1.0
 
@@ -62,7 +63,7 @@ def test_evaluation_reports_steps(model, tokenizer):
         ({"samples": 0}, EvaluationError, "nothing to evaluate"),
         ({"lengths": [64]}, EvaluationError, "too short"),
         ({"tasks": ["perplexity"], "lengths": [255]}, EvaluationError, "ask for 256"),
-        ({"corpus": "mobydick"}, EvaluationError, "moby-dick"),
+        ({"setup": Setup(corpus="mobydick")}, EvaluationError, "moby-dick"),
         ({"methods": ["selfextend"]}, MethodError, "self-extend"),
     ],
 )

@@ -265,7 +265,11 @@ def test_results_hold_the_documents_of_a_cell(path):
             store.append(sample(document, [1.0, float(document)], method=method))
         first, second = results(store.rows())
     assert (first.method, first.resolved, first.length) == ("none", "none:window=512", 4096)
-    assert (first.scores, first.documents, first.score) == ((1.0, 0.0, 1.0, 1.0), (0, 0, 1, 1), 0.75)
+    assert (first.scores, first.documents, first.score) == (
+        (1.0, 0.0, 1.0, 1.0),
+        ((0, 0), (0, 0), (0, 1), (0, 1)),
+        0.75,
+    )
     assert (first.n, first.seconds, first.peak_bytes, second.scores) == (6, 3.0, None, (1.0, 0.0))
     assert first.interval == "bootstrap over documents" and second.interval == "wilson"
     assert first.documents_sha256 != second.documents_sha256

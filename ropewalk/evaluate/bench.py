@@ -1,0 +1,169 @@
+"""A loaded model that units are measured on, one after another."""
+
+import platform
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from types import TracebackType
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+import ropewalk
+from ropewalk.evaluate import corpus as corpora
+from ropewalk.evaluate.document import Document
+from ropewalk.evaluate.fingerprint import model_sha256, plan_sha256, prompt_sha256, tokenizer_sha256
+from ropewalk.evaluate.peak import Peak
+from ropewalk.evaluate.row import Key, Row
+from ropewalk.evaluate.suite import make_task
+from ropewalk.evaluate.tasks import Task
+from ropewalk.evaluate.unit import Setup, Unit, document_seed
+from ropewalk.models.huggingface import Extension
+
+# Called with the stage ("read", "ask") and the fraction of it that is done.
+Report = Callable[[str, float], None]
+
+
+class Bench:
+    """A model, its tokenizer, and the method that is attached to it now.
+
+    Use it as a context manager: on leaving, the model is the stock model again.
+
+    Args:
+        name: of the model, as rows record it.
+        setup: what all units share.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, name: str, setup: Setup) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.name = name
+        self.setup = setup
+        self._model_sha256 = model_sha256(model)
+        self._tokenizer_sha256 = tokenizer_sha256(tokenizer)
+        self._corpus_sha256 = corpora.sha256(setup.corpus)
+        self._tasks: dict[str, Task] = {}
+        self._document: tuple[tuple[str, int, int], Document] | None = None
+        self._extension: tuple[tuple[str, int], Extension] | None = None
+        # (method, target length) -> resolved, hash of the plan, backend: known once it was attached.
+        self._known: dict[tuple[str, int], tuple[str, str, str]] = {}
+
+    def __enter__(self) -> "Bench":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+    def task(self, name: str) -> Task:
+        """The task of a name, made once."""
+        if name not in self._tasks:
+            self._tasks[name] = make_task(name, self.setup)
+        return self._tasks[name]
+
+    def document(self, unit: Unit) -> Document:
+        """The document of a unit; the last one is kept, because the next method reads the same."""
+        seed = document_seed(unit.seed, unit.document)
+        wanted = (unit.task, unit.length, seed)
+        if self._document is None or self._document[0] != wanted:
+            built = self.task(unit.task).build(self.tokenizer, unit.length, seed=seed, corpus=self.setup.corpus)
+            self._document = (wanted, built)
+        return self._document[1]
+
+    def key(self, unit: Unit) -> Key:
+        """What the unit is stored under; attaches the method the first time.
+
+        Raises:
+            MethodError, ModelError, BackendError: from `ropewalk.extend`.
+        """
+        setting = (unit.method, unit.target_length)
+        if setting not in self._known:
+            extension = self._attach(*setting)
+            self._known[setting] = (str(extension.method), plan_sha256(extension.plan), extension.backend)
+        resolved, plan, backend = self._known[setting]
+        task = self.task(unit.task)
+        return Key(
+            task=unit.task,
+            protocol=task.protocol,
+            template=getattr(task, "template", ""),
+            resolved=resolved,
+            control=unit.control,
+            plan_sha256=plan,
+            length=unit.length,
+            seed=unit.seed,
+            document=unit.document,
+            model_sha256=self._model_sha256,
+            tokenizer_sha256=self._tokenizer_sha256,
+            corpus_sha256=self._corpus_sha256,
+            dtype=str(self.model.dtype).removeprefix("torch."),
+            backend=backend,
+        )
+
+    def measure(self, unit: Unit, report: Report) -> Row:
+        """Score a unit.
+
+        Raises:
+            EvaluationError: a length that is too short for the task.
+        """
+        key = self.key(unit)
+        task, document = self.task(unit.task), self.document(unit)
+        self._attach(unit.method, unit.target_length)
+        with Peak(self.model.device) as peak:
+            wall, processor = time.perf_counter(), time.process_time()
+            sample = task.measure(self.model, self.tokenizer, document, report=report)
+            seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - processor
+        return Row(
+            key=key,
+            method=unit.method,
+            model=self.name,
+            corpus=self.setup.corpus,
+            target_length=unit.target_length,
+            prompt_sha256=prompt_sha256(document.ids),
+            metric=task.metric,
+            scores=sample.scores,
+            n=sample.n,
+            reached=len(document.ids),
+            seconds=seconds,
+            prefill_seconds=sample.prefill_seconds,
+            cpu_seconds=cpu_seconds,
+            peak_bytes=peak.bytes,
+            device=_device(self.model.device),
+            details=sample.details,
+            versions=versions(),
+        )
+
+    def detach(self) -> None:
+        """Take the method off."""
+        if self._extension:
+            self._extension[1].remove()
+            self._extension = None
+
+    def _attach(self, method: str, target_length: int) -> Extension:
+        wanted = (method, target_length)
+        if self._extension is None or self._extension[0] != wanted:
+            self.detach()
+            # The self-test says the same of every method: it is run once.
+            extension = ropewalk.extend(
+                self.model,
+                method,
+                target_length=target_length,
+                backend=self.setup.backend if method != "none" else "auto",
+                verify=not self._known,
+            )
+            self._extension = (wanted, extension)
+        return self._extension[1]
+
+
+def versions() -> dict[str, str]:
+    """Of ropewalk and of what it computes with."""
+    return {
+        "ropewalk": ropewalk.__version__,
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+        "python": platform.python_version(),
+    }
+
+
+def _device(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,0 +1,55 @@
+"""Start a sweep from a model's name: in processes of its own, with as many workers as were asked for."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ropewalk.evaluate.row import Key
+from ropewalk.evaluate.store import Store
+from ropewalk.evaluate.sweep import Finished
+from ropewalk.evaluate.unit import Setup, Unit
+from ropewalk.execution import Cell, run_cells
+
+_WORK = "ropewalk.evaluate.sweep:work"
+
+
+def launch(
+    source: str,
+    units: Sequence[Unit],
+    setup: Setup,
+    store: Path,
+    *,
+    workers: int = 1,
+    on_event: Callable[[dict[str, Any]], None] | None = None,
+) -> Finished:
+    """Sweep in `workers` processes that share the cores, and the work by claims in the store.
+
+    Args:
+        source: of the model, for `ropewalk.models.loading.load_model`; every worker loads it.
+        on_event: called with {"unit", "stage", "fraction"}; a unit may be reported by any worker.
+
+    Raises:
+        RopewalkError: whatever stops a worker, with its message; what is stored is kept.
+    """
+    Store(store).close()  # an unusable file is an error before a model is loaded
+    arguments = {
+        "source": source,
+        "units": [unit.to_json() for unit in units],
+        "setup": setup.to_json(),
+        "store": str(store),
+    }
+    cells = [Cell(f"worker {index}", _WORK, arguments) for index in range(workers)]
+    outcomes = run_cells(
+        cells,
+        workers=workers,
+        threads=max(1, (os.cpu_count() or 1) // workers),
+        on_event=lambda _, event: on_event(event) if on_event else None,
+    )
+    values = [outcome.value for outcome in outcomes.values()]
+    return Finished(
+        keys=[Key(**json.loads(text)) for text in values[0]["keys"]],
+        measured=sum(value["measured"] for value in values),
+        failures=list(dict.fromkeys(failure for value in values for failure in value["failures"])),
+    )

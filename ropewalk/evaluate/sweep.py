@@ -1,0 +1,130 @@
+"""A sweep: units are measured one by one, and each is in the store before the next begins."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ropewalk.errors import EvaluationError
+from ropewalk.evaluate.bench import Bench
+from ropewalk.evaluate.row import Key, Row
+from ropewalk.evaluate.store import Store
+from ropewalk.evaluate.unit import Setup, Unit
+
+# Between looks at samples that another process measures.
+WAIT_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a sweep stands.
+
+    Attributes:
+        unit: that is measured.
+        stage, fraction: "attach", "read", "ask", or "done" when it is stored, and how much of that is done.
+    """
+
+    unit: Unit
+    stage: str
+    fraction: float
+
+
+@dataclass
+class Finished:
+    """What a sweep left behind.
+
+    Attributes:
+        keys: of all its units that are stored, in the order of work.
+        measured: how many of them this sweep measured.
+        failures: what could not be scored, and why; they are not stored.
+    """
+
+    keys: list[Key] = field(default_factory=list)
+    measured: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    def refuse_failures(self) -> None:
+        """Raise EvaluationError where something failed."""
+        if self.failures:
+            raise EvaluationError(f"{len(self.failures)} samples have no score; the first: {self.failures[0]}")
+
+
+def sweep(
+    bench: Bench, units: Sequence[Unit], store: Store, *, progress: Callable[[Step], None] | None = None
+) -> Finished:
+    """Measure what the store does not hold yet; what another live process measures is waited for.
+
+    Killed at any moment, the same call goes on where it stopped.
+
+    Raises:
+        EvaluationError: a document that cannot be built, a prompt that calibration used, or a store that cannot be
+            written; what is stored is kept.
+    """
+    done = Finished()
+    say = progress or (lambda step: None)
+    for task, length in dict.fromkeys((unit.task, unit.length) for unit in units):
+        # Built before any work: a document that cannot be is an error now, not after hours.
+        bench.document(next(unit for unit in units if (unit.task, unit.length) == (task, length)))
+    waiting = list(units)
+    while waiting:
+        held = []
+        for unit in waiting:
+            say(Step(unit, "attach", 0.0))
+            key = bench.key(unit)
+            if store.done(key):
+                say(Step(unit, "done", 1.0))
+            elif not store.claim(key):
+                held.append(unit)
+            elif not _measure(bench, unit, store, done, say):
+                store.release(key)
+        if len(held) == len(waiting):
+            time.sleep(WAIT_SECONDS)
+        waiting = held
+    keys = dict.fromkeys(bench.key(unit) for unit in units)
+    done.keys = [key for key in keys if store.done(key)]
+    return done
+
+
+def _measure(bench: Bench, unit: Unit, store: Store, done: Finished, say: Callable[[Step], None]) -> bool:
+    """Measure and store one unit; False where it has no finite score."""
+    row = bench.measure(unit, lambda stage, fraction: say(Step(unit, stage, fraction)))
+    say(Step(unit, "done", 1.0))
+    if not all(map(math.isfinite, row.scores)):
+        done.failures.append(f"{row.key}: its scores are not finite numbers")
+        return False
+    store.append(row)
+    done.measured += 1
+    return True
+
+
+def work(
+    report: Callable[[dict[str, Any]], None],
+    *,
+    source: str,
+    units: list[dict[str, Any]],
+    setup: dict[str, Any],
+    store: str,
+) -> dict[str, Any]:
+    """In a process of its own (see `ropewalk.execution`): load the model and sweep; several share units by claims."""
+    from ropewalk.models.loading import load_model
+
+    listed = [Unit(**unit) for unit in units]
+    model, tokenizer = load_model(source, target_length=max(unit.length for unit in listed))
+    last: tuple[Unit, str, int] | None = None
+
+    def progress(step: Step) -> None:
+        nonlocal last
+        now = (step.unit, step.stage, int(20 * step.fraction))
+        if now != last:
+            last = now
+            report({"unit": step.unit.to_json(), "stage": step.stage, "fraction": step.fraction})
+
+    with Bench(model, tokenizer, name=source, setup=Setup(**setup)) as bench, Store(store) as opened:
+        done = sweep(bench, listed, opened, progress=progress)
+    return {"keys": [key.to_text() for key in done.keys], "measured": done.measured, "failures": done.failures}
+
+
+def collect(store: Store, keys: Sequence[Key]) -> list[Row]:
+    """The rows of keys, in their order."""
+    return [store.row(key) for key in keys]
