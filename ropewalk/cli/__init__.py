@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from ropewalk.cli import demo, doctor, evaluate, generate, methods, show
+from ropewalk.cli import compare, demo, doctor, evaluate, generate, methods, show
 from ropewalk.errors import RopewalkError
 
 BAD_INPUT = 2
@@ -23,6 +23,7 @@ app.command("methods")(methods.explain)
 app.command("show")(show.show)
 app.command("generate")(generate.generate)
 app.command("eval")(evaluate.measure)
+app.command("compare")(compare.compare)
 app.command("doctor")(doctor.diagnose)
 app.command("demo")(demo.demonstrate)
 

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ropewalk.errors import EvaluationError
+from ropewalk.evaluate.needed import documents_needed
 from ropewalk.evaluate.paired import Difference, holm, paired_difference
 from ropewalk.evaluate.row import Row
 from ropewalk.lengths import format_length
@@ -24,6 +25,7 @@ class Comparison:
         first_mean, second_mean: over the paired samples.
         difference: second minus first; None where no two samples pair up.
         holm_p: its p adjusted over the tasks of the same model, number type and length.
+        needed: documents that a true difference of the wanted size takes; None where it was not asked for.
         warnings: what to know before it is believed.
     """
 
@@ -39,6 +41,7 @@ class Comparison:
     second_mean: float | None
     difference: Difference | None
     holm_p: float | None
+    needed: int | None
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -46,7 +49,9 @@ class Comparison:
         return asdict(self)
 
 
-def compare(rows: Sequence[Row], first: str, second: str, *, calibration: Collection[str] = ()) -> list[Comparison]:
+def compare(
+    rows: Sequence[Row], first: str, second: str, *, calibration: Collection[str] = (), find: float | None = None
+) -> list[Comparison]:
     """The paired table of two methods.
 
     Samples pair up when they agree in task, protocol, template, metric, length, model, tokenizer, corpus, number type,
@@ -56,6 +61,7 @@ def compare(rows: Sequence[Row], first: str, second: str, *, calibration: Collec
         rows: from `Store.rows`.
         first, second: methods, as they were given or as resolved; differences are second minus first.
         calibration: hashes of prompts that calibration saw, from `Store.calibration`.
+        find: a difference, in the unit of the scores: say how many documents it takes to find one of this size.
 
     Returns:
         One Comparison for each cell that has samples of both methods, in the order of `rows`.
@@ -71,7 +77,7 @@ def compare(rows: Sequence[Row], first: str, second: str, *, calibration: Collec
         raise EvaluationError(
             f"{first!r} and {second!r} have no task, length and model in common; evaluate both in one command"
         )
-    made = [_comparison(cells[0][cell], cells[1][cell], frozenset(calibration)) for cell in shared]
+    made = [_comparison(cells[0][cell], cells[1][cell], frozenset(calibration), find) for cell in shared]
     families: dict[tuple[Any, ...], list[int]] = {}
     for index, (cell, comparison) in enumerate(zip(shared, made, strict=True)):
         if comparison.difference:
@@ -101,13 +107,15 @@ def render(comparisons: Sequence[Comparison]) -> Table:
     table = Table(box=SIMPLE_HEAD, caption=escape("\n".join(caption)), caption_justify="left", padding=(0, 1, 0, 0))
     for title in (*(["model"] if several else []), "task"):
         table.add_column(title, overflow="fold")
-    for title in ("length", "n", "A", "B", "B - A", "p (Holm)"):
+    needed = any(comparison.needed for comparison in comparisons)
+    for title in ("length", "n", "A", "B", "B - A", "p (Holm)", *(["needed"] if needed else [])):
         table.add_column(title, justify="right", no_wrap=True)
     for comparison in comparisons:
         model = [escape(f"{comparison.model} {comparison.dtype}")] if several else []
         marks = "".join(f" [{notes.index(warning) + 1}]" for warning in comparison.warnings)
         task = escape(f"{comparison.task}{marks}")
-        table.add_row(*model, task, format_length(comparison.length), *_numbers(comparison))
+        wanted = [str(comparison.needed or "")] if needed else []
+        table.add_row(*model, task, format_length(comparison.length), *_numbers(comparison), *wanted)
     return table
 
 
@@ -142,13 +150,19 @@ def _cells(rows: Sequence[Row], name: str) -> dict[tuple[Any, ...], list[Row]]:
     return cells
 
 
-def _comparison(first: list[Row], second: list[Row], calibration: frozenset[str]) -> Comparison:
+def _comparison(first: list[Row], second: list[Row], calibration: frozenset[str], find: float | None) -> Comparison:
     ours, theirs = ({(row.key.seed, row.key.document): row for row in rows} for rows in (first, second))
     both = [(ours[place], theirs[place]) for place in ours if place in theirs]
     pairs = [(a, b) for a, b in both if a.prompt_sha256 == b.prompt_sha256 and len(a.scores) == len(b.scores)]
     before, after = ([score for pair in pairs for score in pair[side].scores] for side in (0, 1))
     places = [(a.key.seed, a.key.document) for a, _ in pairs for _ in a.scores]
     difference = paired_difference(before, after, places) if pairs else None
+    warnings, needed = _warnings(len(ours), len(theirs), both, pairs, calibration), None
+    if find is not None:
+        try:
+            needed = documents_needed([a.scores for a, _ in pairs], [b.scores for _, b in pairs], find)
+        except EvaluationError as error:
+            warnings.append(f"documents needed are not known: {error}")
     row = first[0]
     return Comparison(
         task=row.key.task,
@@ -163,7 +177,8 @@ def _comparison(first: list[Row], second: list[Row], calibration: frozenset[str]
         second_mean=sum(after) / len(after) if pairs else None,
         difference=difference,
         holm_p=None,
-        warnings=tuple(_warnings(len(ours), len(theirs), both, pairs, calibration)),
+        needed=needed,
+        warnings=tuple(warnings),
     )
 
 

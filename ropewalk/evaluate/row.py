@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ropewalk.errors import EvaluationError
 from ropewalk.evaluate.result import Result
 from ropewalk.evaluate.statistics import interval
+from ropewalk.registry import unknown
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,23 @@ class Row:
     def label(self) -> str:
         """The name that tables and figures give it: its method's, or its control's."""
         return self.key.control or self.method
+
+
+def scored_by(rows: Sequence[Row], name: str) -> list[Row]:
+    """The rows scored by another number of their details, one score a document: "log_probability", "loss_last", ...
+
+    Raises:
+        EvaluationError: no row has a number of this name.
+    """
+
+    def number(row: Row) -> bool:
+        return isinstance(row.details.get(name), int | float)
+
+    chosen = [replace(row, metric=name, scores=(float(row.details[name]),)) for row in rows if number(row)]
+    if not chosen:
+        known = sorted({key for row in rows for key, value in row.details.items() if isinstance(value, int | float)})
+        raise EvaluationError(unknown("measure", name, known))
+    return chosen
 
 
 def results(rows: Sequence[Row]) -> list[Result]:
