@@ -12,7 +12,7 @@ ifdef CI
 PYTEST += --color=no --durations=15
 endif
 
-.PHONY: setup demo test test-all test-oldest lint bench
+.PHONY: setup demo test test-all test-oldest lint bench browser llama-cpp
 
 setup: $(STAMP)
 
@@ -30,8 +30,20 @@ demo: setup
 test: setup
 	$(PYTEST) -m "not slow and not gpu"
 
-test-all: setup
+test-all: setup browser llama-cpp
 	ROPEWALK_LONG=1 $(PYTEST)
+
+# What the page of a report is looked at with: Debian's own packages; installing them takes root.
+browser:
+	@{ command -v chromium && command -v chromedriver; } >/dev/null \
+		|| { apt-get update -qq && apt-get install -qq -y chromium chromium-driver; } \
+		|| { echo "make test-all needs chromium and chromedriver; as root: apt-get install chromium chromium-driver"; \
+			exit 1; }
+
+# llama.cpp, which runs exported GGUF files in a slow test: compiled here once, which takes minutes and a C++ compiler.
+llama-cpp: setup
+	@$(BIN)/python -c "import llama_cpp" 2>/dev/null || { echo "compiling llama.cpp"; \
+		CMAKE_ARGS="-DLLAVA_BUILD=OFF -DLLAMA_CURL=OFF" $(PIP) install llama-cpp-python==0.3.36; }
 
 # The oldest transformers that is supported, in an environment of its own (its gpt_bigcode still scripts with torch.jit).
 test-oldest:

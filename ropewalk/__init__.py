@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ropewalk.methods import METHODS, parse
     from ropewalk.models.huggingface import Extension, extend
+    from ropewalk.models.sidecar import from_pretrained, save
     from ropewalk.plan import Plan
 
 __version__ = "0.1.0"
-__all__ = ["METHODS", "Extension", "Plan", "__version__", "extend", "parse"]
+__all__ = ["METHODS", "Extension", "Plan", "__version__", "extend", "from_pretrained", "parse", "save"]
 
 _HOMES = {
     "extend": "ropewalk.models.huggingface",
@@ -17,6 +18,8 @@ _HOMES = {
     "METHODS": "ropewalk.methods",
     "parse": "ropewalk.methods",
     "Plan": "ropewalk.plan",
+    "save": "ropewalk.models.sidecar",
+    "from_pretrained": "ropewalk.models.sidecar",
 }
 
 

@@ -7,7 +7,20 @@ from collections.abc import Sequence
 
 import typer
 
-from ropewalk.cli import compare, demo, doctor, evaluate, generate, methods, show
+from ropewalk.cli import (
+    compare,
+    demo,
+    doctor,
+    endpoint,
+    evaluate,
+    export,
+    generate,
+    harness,
+    methods,
+    recommend,
+    report,
+    show,
+)
 from ropewalk.errors import RopewalkError
 
 BAD_INPUT = 2
@@ -24,6 +37,11 @@ app.command("show")(show.show)
 app.command("generate")(generate.generate)
 app.command("eval")(evaluate.measure)
 app.command("compare")(compare.compare)
+app.command("report")(report.report)
+app.command("recommend")(recommend.recommend)
+app.command("endpoint")(endpoint.ask)
+app.command("harness")(harness.harness)
+app.command("export")(export.export)
 app.command("doctor")(doctor.diagnose)
 app.command("demo")(demo.demonstrate)
 

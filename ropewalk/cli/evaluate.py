@@ -47,11 +47,43 @@ def measure(
     corpus: Annotated[
         str, typer.Option("--corpus", metavar="NAME", help="Text of the documents: a bundled one, or a .txt file.")
     ] = "sotu",
+    template: Annotated[
+        str, typer.Option("--template", metavar="NAME", help="RULER: base, chat, or a text with {task_template}.")
+    ] = "base",
+    mode: Annotated[
+        str, typer.Option("--mode", metavar="NAME", help="RULER: hardened, or compat (NVIDIA's generator).")
+    ] = "hardened",
+    squad: Annotated[
+        str | None, typer.Option("--squad", metavar="FILE", help="RULER's qa_1: SQuAD 2.0 dev set, JSON.")
+    ] = None,
+    hotpotqa: Annotated[
+        str | None, typer.Option("--hotpotqa", metavar="FILE", help="RULER's qa_2: HotpotQA dev set, JSON.")
+    ] = None,
+    evaluator: Annotated[
+        str | None,
+        typer.Option(
+            "--evaluator",
+            metavar="MODEL",
+            help="longppl: the model that finds key tokens.",
+            show_default="the model itself, within its window",
+        ),
+    ] = None,
+    controls: Annotated[
+        bool,
+        typer.Option(
+            help="Add the stock model, inside and beyond its window, and prompts cut down to its window by truncation, "
+            "by BM25 and to the needle alone."
+        ),
+    ] = True,
     backend: Backend = "auto",
     store: StoreOption = Path("runs/results.db"),
     workers: Annotated[
         int, typer.Option("--workers", metavar="INTEGER", min=1, help="Processes that share the work and the cores.")
     ] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="ADDRESS", help="Measure on a Ray cluster's workers instead; local starts one."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure methods on one model: every task, length and method, all methods on the same documents.
@@ -63,6 +95,7 @@ def measure(
 
         from rich.progress import Progress
 
+        from ropewalk.evaluate.cluster import sweep_on_ray
         from ropewalk.evaluate.launch import launch
         from ropewalk.evaluate.row import results
         from ropewalk.evaluate.store import Store
@@ -73,22 +106,40 @@ def measure(
         from ropewalk.models.loading import load_config
         from ropewalk.models.spec import spec_from_config
 
-        setup = Setup(corpus=corpus, backend=backend)
+        setup = Setup(
+            corpus=corpus,
+            backend=backend,
+            template=template,
+            mode=mode,
+            squad=squad,
+            hotpotqa=hotpotqa,
+            evaluator=evaluator,
+        )
         chosen = expand(tasks, setup)
         wanted = [parse(text) for text in method]
-        units = list_units(
-            chosen, method, tokens, samples=samples, seeds=read_seeds(seeds), target_length=target_length
-        )
         spec = spec_from_config(load_config(model))
+        units = list_units(
+            chosen,
+            method,
+            tokens,
+            samples=samples,
+            seeds=read_seeds(seeds),
+            target_length=target_length,
+            window=spec.pretrained_length if controls else None,
+        )
         for one in wanted:  # refused now, not after the hours that the cells before it take
             one.resolve(spec, units[0].target_length).check_target(spec, units[0].target_length)
         with Progress(console=out.notes) as bar:
-            done = launch(model, units, setup, store, workers=workers, on_event=Follower(bar, len(units)))
+            follow = Follower(bar, len(units), workers)
+            if ray is None:
+                done = launch(model, units, setup, store, workers=workers, on_event=follow)
+            else:
+                done = sweep_on_ray(model, units, setup, store, address=ray, workers=workers, on_event=follow)
         with Store(store) as opened_store:
             measured = results(collect(opened_store, done.keys))
         out.notes.print(f"{done.measured} of {len(units)} samples measured now, the others stored before; in {store}")
         if not as_json:
-            out.console.print(_table(measured))
+            out.console.print(table(measured))
         out.finish({"results": [result.to_json() for result in measured]})
         done.refuse_failures()
 
@@ -98,15 +149,21 @@ class Follower:
 
     Args:
         units: how many there are in all.
+        workers: that share them.
     """
 
-    def __init__(self, bar: "Progress", units: int) -> None:
+    def __init__(self, bar: "Progress", units: int, workers: int) -> None:
         self.bar = bar
+        self.workers = workers
         self.line = bar.add_task("starting", total=units)
         self.begun: set[tuple[Any, ...]] = set()
         self.parts: dict[tuple[Any, ...], float] = {}
 
     def __call__(self, event: dict[str, Any]) -> None:
+        if "estimate" in event:
+            for line in (*event["remarks"], self._estimate(event["estimate"])):
+                self.bar.console.print(line, markup=False, soft_wrap=True)
+            return
         unit, stage = event["unit"], event["stage"]
         name = tuple(unit.values())
         label = unit["control"] or unit["method"]
@@ -121,8 +178,16 @@ class Follower:
                 self.bar.console.print(title, markup=False)
         self.bar.update(self.line, description=f"{title} {stage}", completed=sum(self.parts.values()))
 
+    def _estimate(self, left: dict[str, Any]) -> str:
+        minutes = left["seconds"] / 60 / self.workers
+        return (
+            f"{left['samples']} samples to measure, {left['tokens']:,} tokens: about {minutes:.1f} minutes and "
+            f"{self.workers * left['bytes'] / 2**30:.1f} GiB ({left['measured']} times known from the store)"
+        )
 
-def _table(results: "list[Result]") -> "Table":
+
+def table(results: "list[Result]") -> "Table":
+    """The scores of results, for a terminal."""
     from rich.table import Table
     from rich.text import Text
 

@@ -11,6 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import ropewalk
 from ropewalk.evaluate import corpus as corpora
+from ropewalk.evaluate.controlled import measure_controlled
+from ropewalk.evaluate.controls import resolve, shortened
 from ropewalk.evaluate.document import Document
 from ropewalk.evaluate.fingerprint import model_sha256, plan_sha256, prompt_sha256, tokenizer_sha256
 from ropewalk.evaluate.peak import Peak
@@ -71,6 +73,21 @@ class Bench:
             self._document = (wanted, built)
         return self._document[1]
 
+    @property
+    def window(self) -> int:
+        """Tokens that the model was trained on."""
+        return (self._extension[1] if self._extension else self._attach("none", 0)).spec.pretrained_length
+
+    def prepare(self, unit: Unit) -> None:
+        """Build the document of a unit, and what its control makes of it.
+
+        Raises:
+            EvaluationError: it cannot be built, or the control does not apply to it.
+        """
+        document = self.document(unit)
+        if unit.control:
+            shortened(self.task(unit.task), self.tokenizer, document, unit.control, self.window)
+
     def key(self, unit: Unit) -> Key:
         """What the unit is stored under; attaches the method the first time.
 
@@ -83,12 +100,13 @@ class Bench:
             self._known[setting] = (str(extension.method), plan_sha256(extension.plan), extension.backend)
         resolved, plan, backend = self._known[setting]
         task = self.task(unit.task)
+        control = resolve(unit.control, self.window) if unit.control else ""
         return Key(
             task=unit.task,
             protocol=task.protocol,
             template=getattr(task, "template", ""),
             resolved=resolved,
-            control=unit.control,
+            control=control,
             plan_sha256=plan,
             length=unit.length,
             seed=unit.seed,
@@ -111,7 +129,12 @@ class Bench:
         self._attach(unit.method, unit.target_length)
         with Peak(self.model.device) as peak:
             wall, processor = time.perf_counter(), time.process_time()
-            sample = task.measure(self.model, self.tokenizer, document, report=report)
+            if unit.control:
+                sample = measure_controlled(
+                    self.model, self.tokenizer, task, document, unit.control, window=self.window, report=report
+                )
+            else:
+                sample = task.measure(self.model, self.tokenizer, document, report=report)
             seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - processor
         return Row(
             key=key,
@@ -123,13 +146,13 @@ class Bench:
             metric=task.metric,
             scores=sample.scores,
             n=sample.n,
-            reached=len(document.ids),
+            reached=max(sample.details["tokens"]) if unit.control else len(document.ids),
             seconds=seconds,
             prefill_seconds=sample.prefill_seconds,
             cpu_seconds=cpu_seconds,
             peak_bytes=peak.bytes,
             device=_device(self.model.device),
-            details=sample.details,
+            details={"window": self.window, **sample.details},
             versions=versions(),
         )
 
@@ -147,7 +170,7 @@ class Bench:
             extension = ropewalk.extend(
                 self.model,
                 method,
-                target_length=target_length,
+                target_length=target_length or None,
                 backend=self.setup.backend if method != "none" else "auto",
                 verify=not self._known,
             )

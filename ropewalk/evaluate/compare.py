@@ -14,6 +14,9 @@ from ropewalk.evaluate.paired import Difference, holm, paired_difference
 from ropewalk.evaluate.row import Row
 from ropewalk.lengths import format_length
 
+# Backend of rows that a server answered.
+ENDPOINT = "endpoint"
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -55,7 +58,8 @@ def compare(
     """The paired table of two methods.
 
     Samples pair up when they agree in task, protocol, template, metric, length, model, tokenizer, corpus, number type,
-    seed, document and, by hash, in the prompt. Backends may differ: the stock model has its own.
+    seed, document and, by hash, in the prompt. Backends may differ: the stock model has its own. Where one of the two
+    is an endpoint, whose weights are not known, models and number types may differ too.
 
     Args:
         rows: from `Store.rows`.
@@ -71,7 +75,8 @@ def compare(
     """
     if first == second:
         raise EvaluationError(f"{first!r} is compared with itself; name two methods")
-    cells = [_cells(rows, name) for name in (first, second)]
+    served = any(row.key.backend == ENDPOINT for name in (first, second) for row in rows if name in _names_of(row))
+    cells = [_cells(rows, name, served) for name in (first, second)]
     shared = [cell for cell in cells[0] if cell in cells[1]]
     if not shared:
         raise EvaluationError(
@@ -119,14 +124,18 @@ def render(comparisons: Sequence[Comparison]) -> Table:
     return table
 
 
-def _cells(rows: Sequence[Row], name: str) -> dict[tuple[Any, ...], list[Row]]:
+def _names_of(row: Row) -> tuple[str, str]:
+    return row.label, row.key.control or row.key.resolved
+
+
+def _cells(rows: Sequence[Row], name: str, served: bool) -> dict[tuple[Any, ...], list[Row]]:
     """The rows of a method by what must agree for a comparison: (cell, family), where a family shares Holm's p."""
 
     def setting(row: Row) -> tuple[str, str, str, int]:
         return row.key.resolved, row.key.control, row.key.model_sha256, row.key.length
 
     # One setting may have been asked for in two spellings: it is measured once, under the first.
-    named = {setting(row) for row in rows if name in (row.label, row.key.control or row.key.resolved)}
+    named = {setting(row) for row in rows if name in _names_of(row)}
     mine = [row for row in rows if setting(row) in named]
     if not mine:
         have = ", ".join(dict.fromkeys(row.label for row in rows)) or "no samples at all"
@@ -134,14 +143,17 @@ def _cells(rows: Sequence[Row], name: str) -> dict[tuple[Any, ...], list[Row]]:
     cells: dict[tuple[Any, ...], list[Row]] = {}
     for row in mine:
         key = row.key
-        family = (key.model_sha256, key.tokenizer_sha256, key.dtype, key.length)
+        computed = () if served else (key.model_sha256, key.dtype)
+        family = (*computed, key.tokenizer_sha256, key.length)
         cell = (key.task, key.protocol, key.template, key.corpus_sha256, row.metric)
         cells.setdefault((cell, family), []).append(row)
     for found in cells.values():
-        settings = {(row.key.resolved, row.key.plan_sha256, row.key.backend) for row in found}
+        settings = {(row.key.resolved, row.key.plan_sha256, row.key.backend, row.model) for row in found}
         if len(settings) > 1:
             which = "; ".join(
-                sorted(f"{resolved} (plan {plan[:8]}, {backend})" for resolved, plan, backend in settings)
+                sorted(
+                    f"{resolved} of {model} (plan {plan[:8]}, {backend})" for resolved, plan, backend, model in settings
+                )
             )
             raise EvaluationError(
                 f"{name!r} stands for {len(settings)} settings of {found[0].key.task} at {found[0].key.length}: "

@@ -2,6 +2,7 @@
 
 import hashlib
 import lzma
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -28,8 +29,7 @@ def load(name: str) -> str:
         EvaluationError: the name is unknown, or the file is missing, empty or not UTF-8.
     """
     if name in NAMES:
-        packed = resources.files("ropewalk").joinpath("data", f"{name}.txt.xz").read_bytes()
-        return lzma.decompress(packed).decode("utf-8")
+        return _bundled(name)
     if not name.endswith(".txt"):
         raise EvaluationError(f"{unknown('text', name, list(NAMES))}; or give the path of a .txt file")
     file = Path(name).expanduser()
@@ -42,6 +42,11 @@ def load(name: str) -> str:
     if not text.strip():
         raise EvaluationError(f"{name} holds no text; give a file with paragraphs separated by blank lines")
     return text
+
+
+@cache
+def _bundled(name: str) -> str:
+    return lzma.decompress(resources.files("ropewalk").joinpath("data", f"{name}.txt.xz").read_bytes()).decode("utf-8")
 
 
 def paragraphs(name: str) -> list[str]:

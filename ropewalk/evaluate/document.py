@@ -1,7 +1,9 @@
 """A document to evaluate on: filler text of an exact token count, the same for every method."""
 
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from transformers import PreTrainedTokenizerBase
 
@@ -21,6 +23,7 @@ class Document:
         seed: of every choice in it.
         corpus: name of the text, for `ropewalk.evaluate.corpus`.
         start: index of the corpus paragraph that it begins with.
+        shortened: tokens were taken out of it since it was built, so that only `ids` say what its text is.
     """
 
     ids: tuple[int, ...]
@@ -28,12 +31,51 @@ class Document:
     seed: int
     corpus: str
     start: int
+    shortened: bool = field(default=False, kw_only=True)
+
+    def without(self, first: int, last: int) -> Self:
+        """The document without its tokens first..last - 1; what else it holds of places moves along."""
+        return replace(
+            self,
+            ids=self.ids[:first] + self.ids[last:],
+            scored=self.scored[:first] + self.scored[last:],
+            shortened=True,
+        )
+
+    def moved(self, places: Sequence[int | None], first: int, last: int) -> list[int | None]:
+        """Where hidden sentences begin in the document without its tokens first..last - 1.
+
+        Args:
+            places: where they begin now. Each goes on to the next one, or to the next token that counts for the loss.
+
+        Returns:
+            Their new places; None for those that lose a token, or that are not there now.
+        """
+        scored = (*self.scored, True)
+        found: list[int | None] = []
+        for place in places:
+            if place is None:
+                found.append(None)
+                continue
+            end = min([scored.index(True, place), *(other for other in places if other is not None and other > place)])
+            if end <= first:
+                found.append(place)
+            else:
+                found.append(place - (last - first) if place >= last else None)
+        return found
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of a piece of text, no special tokens added."""
     # Whole corpora are longer than any window: the tokenizer's warning about that says nothing here.
     return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The text of a document's tokens, without a start token at its beginning."""
+    begin = start_tokens(tokenizer)
+    rest = list(ids[len(begin) :] if list(ids[: len(begin)]) == begin else ids)
+    return tokenizer.decode(rest, clean_up_tokenization_spaces=False)
 
 
 def start_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -28,7 +28,8 @@ def launch(
 
     Args:
         source: of the model, for `ropewalk.models.loading.load_model`; every worker loads it.
-        on_event: called with {"unit", "stage", "fraction"}; a unit may be reported by any worker.
+        on_event: called with {"unit", "stage", "fraction"} by any worker, and once with {"estimate", "remarks"} by the
+            first.
 
     Raises:
         RopewalkError: whatever stops a worker, with its message; what is stored is kept.
@@ -40,7 +41,7 @@ def launch(
         "setup": setup.to_json(),
         "store": str(store),
     }
-    cells = [Cell(f"worker {index}", _WORK, arguments) for index in range(workers)]
+    cells = [Cell(f"worker {index}", _WORK, arguments | {"estimates": index == 0}) for index in range(workers)]
     outcomes = run_cells(
         cells,
         workers=workers,

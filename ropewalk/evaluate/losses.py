@@ -1,5 +1,7 @@
-"""Means of next-token losses over stretches of a document."""
+"""Means of next-token losses over stretches of a document, and the units that they are read in."""
 
+import math
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -29,3 +31,30 @@ def loss_by_position(losses: Tensor, scored: Sequence[bool], *, width: int) -> l
         if loss is not None:
             stretches.append((first, last, loss))
     return stretches
+
+
+def block_losses(losses: Tensor, *, width: int) -> tuple[float, ...]:
+    """Mean losses of consecutive blocks of about `width` tokens, whose own mean is exactly that of all tokens.
+
+    Blocks differ in size by one token at most; each mean is multiplied by its block's size over the mean size.
+
+    Args:
+        losses: [T], nats, T of 1 or more.
+    """
+    blocks = losses.double().tensor_split(max(1, round(len(losses) / width)))
+    return tuple(block.sum().item() * len(blocks) / len(losses) for block in blocks)
+
+
+def perplexity(loss: float) -> float | None:
+    """exp(loss) of a loss in nats per token; None where no float holds it."""
+    return math.exp(loss) if loss < math.log(sys.float_info.max) else None
+
+
+def bits_per_byte(nats: float, size: int) -> float:
+    """Loss per byte of text, which compares across tokenizers as loss per token does not.
+
+    Args:
+        nats: loss of all tokens of a text together.
+        size: UTF-8 bytes of that text.
+    """
+    return nats / math.log(2) / size

@@ -24,7 +24,8 @@ class Prefill:
 
     Attributes:
         cache: keys and values of all T tokens, on every layer (also sliding ones, so that it can be cropped).
-        losses: [T - 1] float32, on the CPU: losses[t] = -log p(token t + 1 | tokens 0..t), nats.
+        losses: [T - 1] float32, on the CPU: losses[t] = -log p(token t + 1 | tokens 0..t), nats; the last `keep` of
+            them where `prefill` was asked for no more.
         seconds: wall time.
     """
 
@@ -39,6 +40,7 @@ def prefill(
     ids: Sequence[int],
     *,
     chunk: int | None = None,
+    keep: int | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Prefill:
     """Read `ids` (one row) in chunks; the logits of a whole long document are never held at once.
@@ -49,17 +51,22 @@ def prefill(
     Models that do more to their logits (soft caps, scales) give them themselves, in chunks below LOGITS_BYTES.
 
     Args:
-        ids: token ids, two or more.
+        ids: token ids, two or more; one or more without losses.
         chunk: tokens read at a time; by default as above.
+        keep: losses that are wanted, of the last tokens, 0 or more; None: of all. Without any, no chunk computes more
+            than one row of logits, and one chunk holds the whole document with any model.
         progress: called with the fraction done, after every layer and every few rows of losses.
     """
     tokens = torch.tensor([list(ids)], device=model.device)
     length = tokens.shape[1]
+    if keep == 0:
+        return _read_only(model, tokens, chunk or length, progress)
     head = _plain_head(model, tokens[:, :PROBE_TOKENS])
     vocabulary = model.get_output_embeddings().weight.shape[0]
     if chunk is None:
         chunk = length if head else max(256, LOGITS_BYTES // (vocabulary * model.dtype.itemsize))
     rows = max(1, LOSS_BYTES // (4 * vocabulary))
+    kept = length - 1 if keep is None else keep
     cache = DynamicCache()
     losses = []
     began = time.perf_counter()
@@ -70,13 +77,27 @@ def prefill(
             states, logits = _run(model, part, cache, keep=1 if head else 0)
         targets = tokens[0, start + 1 : start + chunk + 1]
         for row in range(0, len(targets), rows):
+            if start + row + rows <= length - 1 - kept:
+                continue
             piece = slice(row, row + rows)
             predicted = (head(states[piece]) if head else logits[piece])[: len(targets) - row].float()
             losses.append(functional.cross_entropy(predicted, targets[piece], reduction="none"))
             if progress:
                 progress(before + share * (1 - LOSS_SHARE * (1 - min(1.0, (row + rows) / len(targets)))))
         del states, logits
-    return Prefill(cache, torch.cat(losses).cpu(), time.perf_counter() - began)
+    return Prefill(cache, torch.cat(losses)[-kept:].cpu(), time.perf_counter() - began)
+
+
+def _read_only(model: PreTrainedModel, tokens: Tensor, chunk: int, progress: Callable[[float], None] | None) -> Prefill:
+    """Read `tokens` [1, T] without their losses."""
+    length = tokens.shape[1]
+    cache = DynamicCache()
+    began = time.perf_counter()
+    for start in range(0, length, chunk):
+        part = tokens[:, start : start + chunk]
+        with _layers_done(model, progress, start / length, part.shape[1] / length):
+            model(input_ids=part, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return Prefill(cache, torch.empty(0), time.perf_counter() - began)
 
 
 def _run(model: PreTrainedModel, part: Tensor, cache: DynamicCache, *, keep: int) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from ropewalk.evaluate.store import Store
 from ropewalk.evaluate.suite import expand
 from ropewalk.evaluate.sweep import Step, collect, sweep
 from ropewalk.evaluate.unit import Setup, list_units
+from ropewalk.models.huggingface import read_spec
 
 
 def evaluate(
@@ -25,6 +26,7 @@ def evaluate(
     samples: int = 4,
     seeds: Sequence[int] = (0,),
     target_length: int | None = None,
+    controls: bool = False,
     setup: Setup = Setup(),  # noqa: B008  (frozen)
     store: Store | None = None,
     name: str | None = None,
@@ -41,6 +43,7 @@ def evaluate(
         samples: documents for each task, length and seed.
         seeds: of the documents.
         target_length: tokens that every method is set up for; by default the largest of `lengths`.
+        controls: add what a comparison is held against, see `list_units`.
         setup: corpus, backend and settings of tasks.
         store: where samples are kept as they come; those that it holds already are not measured again.
         name: of the model, as results record it; by default what its config says it was loaded from.
@@ -55,7 +58,10 @@ def evaluate(
         MethodError, ModelError, BackendError: from `extend`.
     """
     chosen = expand(tasks, setup)
-    units = list_units(chosen, methods, lengths, samples=samples, seeds=seeds, target_length=target_length)
+    window = read_spec(model).pretrained_length if controls else None
+    units = list_units(
+        chosen, methods, lengths, samples=samples, seeds=seeds, target_length=target_length, window=window
+    )
     with (
         tempfile.TemporaryDirectory() as folder,
         Bench(model, tokenizer, name=name or model.config._name_or_path, setup=setup) as bench,

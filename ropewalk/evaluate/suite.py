@@ -8,12 +8,15 @@ from ropewalk.evaluate.ruler.sample import MODES
 from ropewalk.evaluate.ruler.suite import FAMILIES, OFFLINE, SYNTHETIC
 from ropewalk.evaluate.ruler.task import Ruler
 from ropewalk.evaluate.tasks import TASKS, Task
+from ropewalk.evaluate.tasks.longppl import LongPPL
 from ropewalk.evaluate.unit import Setup
 from ropewalk.registry import unknown
 
 SUITES: dict[str, tuple[str, ...]] = {
     "ruler": OFFLINE,
     "ruler-qa": SYNTHETIC,
+    "lm": ("perplexity", "perplexity-sliding", "longppl"),
+    "needles": ("needle", "needle-grid", "needle-four", "needle-string", "passkey"),
 }
 
 
@@ -44,6 +47,8 @@ def make_task(name: str, setup: Setup) -> Task:
     Raises:
         EvaluationError: an unknown name or mode, or a question file that is missing or malformed.
     """
+    if name == "longppl" and setup.evaluator:
+        return LongPPL(setup.evaluator)
     if name in TASKS.names():
         return TASKS.get(name)
     if name not in FAMILIES.names():

@@ -8,6 +8,7 @@ from typing import Any
 
 from ropewalk.errors import EvaluationError
 from ropewalk.evaluate.bench import Bench
+from ropewalk.evaluate.estimate import Estimate, estimate, known_seconds
 from ropewalk.evaluate.row import Key, Row
 from ropewalk.evaluate.store import Store
 from ropewalk.evaluate.unit import Setup, Unit
@@ -51,11 +52,19 @@ class Finished:
 
 
 def sweep(
-    bench: Bench, units: Sequence[Unit], store: Store, *, progress: Callable[[Step], None] | None = None
+    bench: Bench,
+    units: Sequence[Unit],
+    store: Store,
+    *,
+    progress: Callable[[Step], None] | None = None,
+    before: Callable[[Estimate, list[str]], None] | None = None,
 ) -> Finished:
     """Measure what the store does not hold yet; what another live process measures is waited for.
 
     Killed at any moment, the same call goes on where it stopped.
+
+    Args:
+        before: called once before the first sample, with what is left to do and the remarks on what was left out.
 
     Raises:
         EvaluationError: a document that cannot be built, a prompt that calibration used, or a store that cannot be
@@ -63,9 +72,10 @@ def sweep(
     """
     done = Finished()
     say = progress or (lambda step: None)
-    for task, length in dict.fromkeys((unit.task, unit.length) for unit in units):
-        # Built before any work: a document that cannot be is an error now, not after hours.
-        bench.document(next(unit for unit in units if (unit.task, unit.length) == (task, length)))
+    units, remarks = feasible(bench, units)
+    if before:
+        pending = [unit for unit in units if not store.done(bench.key(unit))]
+        before(estimate(bench, pending, known_seconds(store, bench.name)), remarks)
     waiting = list(units)
     while waiting:
         held = []
@@ -86,10 +96,39 @@ def sweep(
     return done
 
 
+def feasible(bench: Bench, units: Sequence[Unit]) -> tuple[list[Unit], list[str]]:
+    """Build the first document of every task, length and control: what cannot be is said now, not after hours.
+
+    Returns:
+        The units that can be measured, and a remark on each of the others: those that were added for comparison only.
+
+    Raises:
+        EvaluationError: a document that was asked for cannot be built.
+    """
+    kinds: dict[tuple[str, int, str, bool], Unit] = {}
+    for unit in units:
+        kinds.setdefault((unit.task, unit.length, unit.control, unit.extra), unit)
+    impossible = {}
+    for kind, unit in kinds.items():
+        try:
+            bench.prepare(unit)
+        except EvaluationError as error:
+            if not unit.extra:
+                raise
+            impossible[kind] = f"{unit.task} at {unit.length}, {unit.label}: left out; {error}"
+    kept = [unit for unit in units if (unit.task, unit.length, unit.control, unit.extra) not in impossible]
+    return kept, list(impossible.values())
+
+
 def _measure(bench: Bench, unit: Unit, store: Store, done: Finished, say: Callable[[Step], None]) -> bool:
     """Measure and store one unit; False where it has no finite score."""
-    row = bench.measure(unit, lambda stage, fraction: say(Step(unit, stage, fraction)))
-    say(Step(unit, "done", 1.0))
+    try:
+        row = bench.measure(unit, lambda stage, fraction: say(Step(unit, stage, fraction)))
+    except EvaluationError as error:  # of this document alone: the others may have a score
+        done.failures.append(f"{unit.task} at {unit.length}, {unit.label}, document {unit.document}: {error}")
+        return False
+    finally:
+        say(Step(unit, "done", 1.0))
     if not all(map(math.isfinite, row.scores)):
         done.failures.append(f"{row.key}: its scores are not finite numbers")
         return False
@@ -105,6 +144,7 @@ def work(
     units: list[dict[str, Any]],
     setup: dict[str, Any],
     store: str,
+    estimates: bool,
 ) -> dict[str, Any]:
     """In a process of its own (see `ropewalk.execution`): load the model and sweep; several share units by claims."""
     from ropewalk.models.loading import load_model
@@ -120,8 +160,11 @@ def work(
             last = now
             report({"unit": step.unit.to_json(), "stage": step.stage, "fraction": step.fraction})
 
+    def before(left: Estimate, remarks: list[str]) -> None:
+        report({"estimate": left.to_json(), "remarks": remarks})
+
     with Bench(model, tokenizer, name=source, setup=Setup(**setup)) as bench, Store(store) as opened:
-        done = sweep(bench, listed, opened, progress=progress)
+        done = sweep(bench, listed, opened, progress=progress, before=before if estimates else None)
     return {"keys": [key.to_text() for key in done.keys], "measured": done.measured, "failures": done.failures}
 
 

@@ -7,6 +7,8 @@ from typing import Any
 from ropewalk.errors import EvaluationError
 from ropewalk.evaluate import corpus as corpora
 
+# What a comparison is held against, see `ropewalk.evaluate.controls`.
+CONTROLS = ("truncate-middle", "bm25", "needle-only")
 # Seeds of documents are seed * SEEDS + index, so that runs with different seeds share no document.
 SEEDS = 1000
 
@@ -20,6 +22,7 @@ class Setup:
         backend: as for `ropewalk.extend`.
         template, mode: of RULER's tasks, see `ropewalk.evaluate.ruler.sample.Generator`.
         squad, hotpotqa: paths of the user's question files, or None.
+        evaluator: model source that finds LongPPL's key tokens; None: the evaluated model, in its window.
     """
 
     corpus: str = corpora.DEFAULT
@@ -28,6 +31,7 @@ class Setup:
     mode: str = "hardened"
     squad: str | None = None
     hotpotqa: str | None = None
+    evaluator: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name."""
@@ -43,6 +47,7 @@ class Unit:
         length: of the document with its answers, tokens.
         target_length: tokens that the method is set up for.
         seed, document: of the run, and index in it.
+        extra: it was not asked for but added for comparison; where it cannot be, it is left out with a remark.
     """
 
     task: str
@@ -52,6 +57,7 @@ class Unit:
     target_length: int
     seed: int
     document: int
+    extra: bool = False
 
     @property
     def label(self) -> str:
@@ -88,6 +94,7 @@ def list_units(
     samples: int,
     seeds: Sequence[int],
     target_length: int | None = None,
+    window: int | None = None,
 ) -> list[Unit]:
     """Every task, length, seed, document and method, in the order of work.
 
@@ -97,6 +104,9 @@ def list_units(
     Args:
         target_length: tokens; None sets every method up for the largest of `lengths`, as it would be deployed: what
             attaching it costs short texts then shows in the same table.
+        window: the trained window, tokens; given, what a comparison needs is added: the stock model at every length,
+            CONTROLS beyond the window, and, where every length is beyond it, the window itself, which shows what the
+            stock model does inside it and what attaching a method costs there.
 
     Raises:
         EvaluationError: nothing to do, or more documents than a seed has.
@@ -110,11 +120,16 @@ def list_units(
         raise EvaluationError(
             f"methods set up for {target} tokens cannot be tested at {max(lengths)}; raise the target length to that"
         )
+    asked = {(method, ""): False for method in methods}
+    guards = set() if window is None or min(lengths) <= window else {window}
+    if window is not None:
+        asked = {("none", ""): True} | asked
+    beyond = {("none", control): True for control in CONTROLS}
     return [
-        Unit(task, length, method, "", target, seed, document)
-        for length in sorted(dict.fromkeys(lengths))
+        Unit(task, length, method, control, target, seed, document, extra or length in guards)
+        for length in sorted({*lengths, *guards})
         for seed in seeds
         for document in range(samples)
         for task in dict.fromkeys(tasks)
-        for method in dict.fromkeys(methods)
+        for (method, control), extra in (asked | (beyond if window is not None and length > window else {})).items()
     ]

@@ -1,5 +1,7 @@
 """`extend`: attach a method to a loaded transformers model; `Extension`: what is attached, and how to take it off."""
 
+import contextlib
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -103,6 +105,7 @@ class Extension:
         spec: the rotary embedding of the extended layers.
         plan: what a text of `target_length` tokens gets.
         backend: name of the attention backend, or "model's own".
+        asked_backend: the backend that `extend` was given, "auto" included.
     """
 
     def __init__(
@@ -130,6 +133,7 @@ class Extension:
         )
         takes_attention = self.plan.takes_attention or backend != "auto" or self.shared_rotary
         self.backend = OWN
+        self.asked_backend = backend
         if takes_attention:
             self.backend = choose(backend, self.plan, device=model.device, dtype=model.dtype).name
         self._seam = seam
@@ -193,6 +197,22 @@ class Extension:
             self._overrides.pop().restore()
         if self._hook is not None:
             self._hook.remove()
+
+    @contextlib.contextmanager
+    def lifted(self) -> Iterator[None]:
+        """The stock model for as long as the context lasts; caches of either are of no use to the other.
+
+        Raises:
+            ModelError: this extension was removed.
+        """
+        if self.model.__dict__.get(MARK) is not self:
+            raise ModelError(f"{self.method} is not attached any more, so it cannot be lifted; extend the model again")
+        self.remove()
+        try:
+            yield
+        finally:
+            self.model.__dict__[MARK] = self
+            self._install()
 
     def __enter__(self) -> "Extension":
         return self

@@ -16,7 +16,11 @@ __all__ = ["DEFAULT_MODEL", "check_memory", "load_config", "load_model", "load_t
 
 
 def load_model(
-    source: str, *, dtype: "torch.dtype | None" = None, target_length: int | None = None
+    source: str,
+    *,
+    dtype: "torch.dtype | None" = None,
+    target_length: int | None = None,
+    config: "PretrainedConfig | None" = None,
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """A causal language model in eval mode on the CPU, with its tokenizer.
 
@@ -24,6 +28,7 @@ def load_model(
         source: a hub id, a local folder, a `.gguf` file or "package:NAME" (see `ropewalk.models.source.locate`).
         dtype: of the weights; None takes the checkpoint's (bfloat16 for a GGUF, whose weights are rounded to it).
         target_length: tokens; when given, a length that does not fit into memory is refused before loading.
+        config: in place of the one that lies with the weights.
 
     Raises:
         ModelError: the source is not there, cannot be read, lacks weights, or does not fit.
@@ -33,11 +38,13 @@ def load_model(
 
     place = locate(source)
     if target_length is not None:
-        config = _config(source, place)
-        check_memory(config, target_length, dtype or config.get_text_config().dtype or torch.float32)
-    tokenizer = _tokenizer(source, place)
+        described = _config(source, place) if config is None else config
+        check_memory(described, target_length, dtype or described.get_text_config().dtype or torch.float32)
+    tokenizer = _tokenizer(source, place, config)
     with _readable(source):
-        model, report = AutoModelForCausalLM.from_pretrained(place, dtype=dtype or "auto", output_loading_info=True)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            place, config=config, dtype=dtype or "auto", output_loading_info=True
+        )
     if report["missing_keys"]:  # transformers would fill them with random numbers and only warn
         missing = sorted(report["missing_keys"])
         raise ModelError(f"{source} lacks {len(missing)} weights ({missing[0]}, ...); give a complete checkpoint")
@@ -69,11 +76,11 @@ def _config(source: str, place: str) -> "PretrainedConfig":
         return AutoConfig.from_pretrained(place)
 
 
-def _tokenizer(source: str, place: str) -> "PreTrainedTokenizerBase":
+def _tokenizer(source: str, place: str, config: "PretrainedConfig | None" = None) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     with _readable(source):
-        return AutoTokenizer.from_pretrained(place)
+        return AutoTokenizer.from_pretrained(place, **({} if config is None else {"config": config}))
 
 
 @contextlib.contextmanager

@@ -30,13 +30,10 @@ def locate(source: str) -> str:
     Raises:
         ModelError: nothing of that name is there, it holds no model, or the hub does not answer for it.
     """
-    if source.startswith("package:"):
-        return str(converted(_packaged(source.removeprefix("package:"))))
+    file = gguf_file(source)
+    if file is not None:
+        return str(converted(file))
     path = Path(source).expanduser()
-    if path.suffix.lower() == ".gguf":
-        if not path.is_file():
-            raise ModelError(f"no file at {source}; give a .gguf file that exists")
-        return str(converted(path))
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"the folder {source} has no config.json; give a folder saved by save_pretrained")
@@ -46,6 +43,22 @@ def locate(source: str) -> str:
     if not _HUB_ID.fullmatch(source) or source.startswith("."):
         raise ModelError(f"no folder at {source}; give one that exists, a hub id, a .gguf file or {DEFAULT_MODEL}")
     return _on_hub(source)
+
+
+def gguf_file(source: str) -> Path | None:
+    """The GGUF file that a source names, given or in a package; None for a source of another kind.
+
+    Raises:
+        ModelError: the file or the package is not there.
+    """
+    if source.startswith("package:"):
+        return _packaged(source.removeprefix("package:"))
+    path = Path(source).expanduser()
+    if path.suffix.lower() != ".gguf":
+        return None
+    if not path.is_file():
+        raise ModelError(f"no file at {source}; give a .gguf file that exists")
+    return path
 
 
 def _on_hub(hub_id: str) -> str:

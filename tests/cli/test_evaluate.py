@@ -10,7 +10,18 @@ from tests.cli.conftest import Call, Run
 
 def test_eval_answers_with_one_result_per_task_length_and_method(run: Run, tiny_model: Path, tmp_path: Path) -> None:
     methods = ("--method", "none", "--method", "self-extend:group=32")
-    options = ("--lengths", "600,1k", "--samples", 1, "--seeds", 1, "--store", tmp_path / "r.db", "--json")
+    options = (
+        "--lengths",
+        "600,1k",
+        "--samples",
+        1,
+        "--seeds",
+        1,
+        "--no-controls",
+        "--store",
+        tmp_path / "r.db",
+        "--json",
+    )
     done = run("eval", "needle", "perplexity", "--model", tiny_model, *methods, *options)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)["results"]
@@ -29,12 +40,28 @@ def test_eval_answers_with_one_result_per_task_length_and_method(run: Run, tiny_
 
 def test_eval_prints_a_table_and_its_progress(call: Call, tiny_model: Path, tmp_path: Path) -> None:
     command = ("eval", "perplexity", "--model", tiny_model, "--method", "yarn", "--lengths", "600", "--samples", 2)
+    command += ("--no-controls",)
     code, out, err = call(*command, "--store", tmp_path / "r.db")
     assert code == 0, err
     assert "perplexity" in out and "yarn" in out
     assert "perplexity 600 yarn, document 1" in err and "2 of 2 samples measured now" in err
     code, again, err = call(*command, "--store", tmp_path / "r.db")
     assert (code, again) == (0, out) and "0 of 2 samples measured now" in err
+
+
+def test_controls_are_added_and_what_cannot_be_is_said(call: Call, tiny_model: Path, tmp_path: Path) -> None:
+    command = ("eval", "needle", "--model", tiny_model, "--method", "self-extend:group=32", "--lengths", "600")
+    code, out, err = call(*command, "--samples", 1, "--store", tmp_path / "r.db")
+    assert code == 0, err
+    # The window of 64 tokens has no room for a whole document, so there is no stock model inside it.
+    assert [line.split()[2] for line in out.splitlines()[1:]] == [
+        "none",
+        "self-extend:group=32",
+        "truncate-middle",
+        "bm25:tokens=8",
+        "needle-only",
+    ]
+    assert "needle at 64, none: left out; a needle document of 64 tokens is too short" in err
 
 
 @pytest.mark.parametrize(

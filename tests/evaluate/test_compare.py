@@ -91,7 +91,7 @@ def test_seeds_are_pooled_and_models_are_not():
         (
             [*both(), sample(0, [1.0], method="yarn", resolved="yarn:window=99", backend="cpu")],
             ("none", "yarn"),
-            r"2 settings of needle at 4096: yarn:window=512 \(plan plan-yar, model's own\); yarn:window=99 \(plan",
+            r"2 settings of needle at 4096: yarn:window=512 of tiny \(plan plan-yar, model's own\); yarn:window=99 of",
         ),
     ],
     ids=["itself", "unknown", "empty", "apart", "ambiguous"],
@@ -114,3 +114,14 @@ def test_table_shows_numbers_names_and_numbered_notes():
     assert "retrieved: needle, vt" in text
     assert "+0.857" in text and "needle" in text and "4k" in text
     assert "[1] 1 documents have samples" in text and text.count("[1]") == 2
+
+
+def test_endpoint_pairs_with_a_local_model_though_its_weights_are_not_known():
+    local = [sample(document, [1.0], method="dpe") for document in range(3)]
+    served = [
+        sample(document, [0.0], method="gpt", model_sha256="url", dtype="unknown", backend="endpoint")
+        for document in range(3)
+    ]
+    [one] = compare([*local, *served], "dpe", "gpt")
+    assert (one.difference.mean, one.difference.documents) == (-1.0, 3)
+    assert one.model == "tiny"

@@ -2,6 +2,7 @@ import pytest
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
+from ropewalk.evaluate import prefill as read_file
 from ropewalk.evaluate.losses import loss_by_position, mean_loss
 from ropewalk.evaluate.prefill import prefill
 from ropewalk.evaluate.tasks import TASKS
@@ -58,6 +59,34 @@ def test_prefill_reports_progress_to_the_end(model, document):
     assert seen == sorted(seen)
     assert seen[-1] == pytest.approx(1.0)
     assert len(seen) == 4 * (model.config.num_hidden_layers + 1)
+
+
+@pytest.mark.parametrize("chunk", [None, 100])
+@pytest.mark.parametrize("which", ["model", "capped"])
+def test_prefill_without_losses_fills_the_same_cache_with_one_row_of_logits_a_chunk(request, document, which, chunk):
+    model, rows, seen = request.getfixturevalue(which), [], []
+    whole = prefill(model, document.ids, chunk=chunk)
+    model.lm_head.register_forward_hook(lambda _module, _args, output: rows.append(output.shape[1]))
+    read = prefill(model, document.ids, chunk=chunk, keep=0, progress=seen.append)
+    assert read.losses.shape == (0,)
+    assert rows == [1] * (1 if chunk is None else -(-LENGTH // chunk))
+    for ours, theirs in zip(read.cache.layers, whole.cache.layers, strict=True):
+        torch.testing.assert_close(ours.keys, theirs.keys)
+        torch.testing.assert_close(ours.values, theirs.values)
+    assert seen == sorted(seen) and seen[-1] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("chunk", [None, 100])
+@pytest.mark.parametrize("keep", [1, 32, 150, LENGTH - 1])
+@pytest.mark.parametrize("which", ["model", "capped"])
+def test_kept_losses_are_the_last_of_all(request, document, monkeypatch, which, keep, chunk):
+    model = request.getfixturevalue(which)
+    losses = prefill(model, document.ids, chunk=chunk).losses
+    # A few rows at a time, so that the first ones can be left out.
+    monkeypatch.setattr(read_file, "LOSS_BYTES", 4 * 16 * model.config.vocab_size)
+    kept = prefill(model, document.ids, chunk=chunk, keep=keep).losses
+    torch.testing.assert_close(kept, losses[-keep:])
+    assert len(kept) == keep
 
 
 def test_losses_by_position_add_up_to_the_whole(model, document):

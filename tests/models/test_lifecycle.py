@@ -56,6 +56,24 @@ def test_removed_extension_is_the_stock_model(llama: PreTrainedModel, method: st
         extension.remove()
 
 
+@pytest.mark.parametrize("method", KINDS.values(), ids=KINDS)
+def test_lifted_extension_is_the_stock_model_and_comes_back(llama: PreTrainedModel, method: str) -> None:
+    ids, mask = padded(texts(61, 40), "left")
+    stock, before = whole(llama, ids, attention_mask=mask), traces(llama)
+    with ropewalk.extend(llama, method, target_length=TARGET) as extension:
+        extended, during = whole(llama, ids, attention_mask=mask), traces(llama)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError), extension.lifted():
+                assert traces(llama) == before
+                assert torch.equal(whole(llama, ids, attention_mask=mask), stock)
+                raise ZeroDivisionError
+            assert traces(llama) == during
+            assert torch.equal(whole(llama, ids, attention_mask=mask), extended)
+    assert traces(llama) == before
+    with pytest.raises(ModelError, match="not attached any more"), extension.lifted():
+        pass
+
+
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 def test_extended_model_does_not_depend_on_the_stock_attention(llama: PreTrainedModel, implementation: str) -> None:
     (ids,) = texts(LENGTH)

@@ -13,7 +13,7 @@ from ropewalk.evaluate.document import encode
 from ropewalk.evaluate.ruler.metrics import Metric
 from ropewalk.evaluate.ruler.questions import Questions
 from ropewalk.evaluate.ruler.wording import Wording
-from ropewalk.evaluate.ruler.words import Words, load_words, running_text, sentences
+from ropewalk.evaluate.ruler.words import Words, load_words, running_sentences, running_text
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Setting:
         return self.essay.split(" ")
 
     @cached_property
-    def sentences(self) -> list[str]:
-        return sentences(self.essay)
+    def sentences(self) -> tuple[str, ...]:
+        return running_sentences(self.corpus)
 
     def count(self, text: str) -> int:
         """Tokens of a text, no special tokens added."""
@@ -130,6 +130,11 @@ class Family(ABC):
     @abstractmethod
     def metric(self) -> Metric:
         """How an answer is scored."""
+
+    @property
+    @abstractmethod
+    def between(self) -> str:
+        """Pattern of what separates two pieces of the context: sentences, lines, documents or words."""
 
     @abstractmethod
     def draft(self, setting: Setting, rng: random.Random, index: int) -> Draft:

@@ -35,6 +35,10 @@ class CommonWords(Family):
     def metric(self) -> Metric:
         return string_match_all
 
+    @property
+    def between(self) -> str:
+        return r" (?=\d+\. )"
+
     def step(self, length: int) -> int:
         return 10
 

@@ -39,6 +39,10 @@ class FrequentWords(Family):
     def metric(self) -> Metric:
         return string_match_all
 
+    @property
+    def between(self) -> str:
+        return " "
+
     def step(self, length: int) -> int:
         """A 32nd of the prompt's tokens."""
         return max(1, (length - FREQUENT_WORDS.tokens_to_generate) // 32)

@@ -32,14 +32,19 @@ class Haystack:
     least: int = 1
 
     def units(self) -> Iterator[Unit]:
-        for line in self.lines():
-            words = line.split(" ")
-            for start in range(0, len(words), self.words):
-                text = " ".join(words[start : start + self.words])
-                yield Unit(text, text + self.joint if start == 0 else f" {text}", start == 0)
+        return chunks(self.lines(), self.joint, words=self.words)
 
     def body(self, units: Sequence[Unit]) -> Body:
         return self.finish(self.joint.join(hide(joined(units), self.statements, self.places)))
+
+
+def chunks(lines: Iterable[str], joint: str, *, words: int = CHUNK_WORDS) -> Iterator[Unit]:
+    """Lines that stand with `joint` between them, cut into chunks of `words` words; `joined` makes lines of them."""
+    for line in lines:
+        parts = line.split(" ")
+        for start in range(0, len(parts), words):
+            text = " ".join(parts[start : start + words])
+            yield Unit(text, text + joint if start == 0 else f" {text}", start == 0)
 
 
 def joined(units: Sequence[Unit]) -> list[str]:

@@ -10,7 +10,7 @@ from ropewalk.evaluate.ruler.base import Body, Family, Setting
 from ropewalk.evaluate.ruler.haystack import CHUNK_WORDS, Haystack, endless, places
 from ropewalk.evaluate.ruler.metrics import Metric, string_match_all
 from ropewalk.evaluate.ruler.wording import NEEDLE, NEEDLE_SENTENCE, NEEDLES, NOISE, Wording
-from ropewalk.evaluate.ruler.words import Words, sentences
+from ropewalk.evaluate.ruler.words import SENTENCE_END, Words, sentences
 
 Kind = Literal["words", "numbers", "uuids"]
 # Needles stand in essays at 40 depths, 0% to 100%, rounded (niah.py at c3f5e3b).
@@ -50,6 +50,10 @@ class Niah(Family):
     @property
     def metric(self) -> Metric:
         return string_match_all
+
+    @property
+    def between(self) -> str:
+        return SENTENCE_END if self.haystack == "essay" else r"\n"
 
     def step(self, length: int) -> int:
         if self.haystack == "essay":

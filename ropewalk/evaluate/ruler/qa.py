@@ -30,6 +30,10 @@ class QuestionAnswering(Family):
     def metric(self) -> Metric:
         return string_match_part
 
+    @property
+    def between(self) -> str:
+        return r"\n\n(?=Document \d+:\n)"
+
     def step(self, length: int) -> int:
         return 10
 

@@ -42,6 +42,9 @@ class RulerSample:
         ids: tokens of prompt and prefix, after a start token where the tokenizer has one.
         tokens_to_generate: room for the answer; `ids` and it are at most `length`.
         depths: for each statement that carries the answer, the share of the prompt's characters before it.
+        context: first and last + 1 character in `prompt` of the long part.
+        golds: the statements of `context` that carry the answer; none where all of it does.
+        search: what is asked for, without the wording; "" where the question names nothing.
     """
 
     task: str
@@ -56,6 +59,9 @@ class RulerSample:
     ids: tuple[int, ...]
     tokens_to_generate: int
     depths: tuple[float, ...]
+    context: tuple[int, int]
+    golds: tuple[str, ...]
+    search: str
 
     def score(self, prediction: str) -> float:
         """The task's metric for what a model said, 0 to 1."""
@@ -106,7 +112,8 @@ class Generator:
                 f"{self.task} does not fit {self.length} tokens; ask for {self._smallest(index, error)} tokens or more"
             ) from None
         prompt, prefix = self._text(body)
-        at = len(self._frame.before) + len(body.shot)
+        head = self._family.wording.task.partition("{context}")[0].format(**body.fields)
+        begin = len(self._frame.before) + len(body.shot) + len(head)
         return RulerSample(
             task=self.task,
             mode=self.mode,
@@ -119,7 +126,10 @@ class Generator:
             references=body.references,
             ids=(*self._frame.start, *encode(self.tokenizer, prompt + prefix)),
             tokens_to_generate=self._family.wording.tokens_to_generate,
-            depths=tuple(prompt.index(gold, at) / len(prompt) for gold in body.golds),
+            depths=tuple(prompt.index(gold, begin) / len(prompt) for gold in body.golds),
+            context=(begin, begin + len(body.context)),
+            golds=body.golds,
+            search=body.fields.get("query", ""),
         )
 
     @cached_property

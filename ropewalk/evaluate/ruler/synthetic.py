@@ -55,6 +55,10 @@ class Synthetic(Family):
     def metric(self) -> Metric:
         return string_match_part
 
+    @property
+    def between(self) -> str:
+        return self.joint
+
     @abstractmethod
     def facts(self, rng: random.Random) -> Iterator[Fact]:
         """Facts without end; the first is the one that is asked for."""

@@ -1,20 +1,26 @@
 """RULER's tasks in the shape of `ropewalk.evaluate.tasks`: build a document, read it once, answer greedily, score."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from ropewalk.evaluate.document import Document
+from ropewalk.evaluate.document import Document, decode
 from ropewalk.evaluate.prefill import prefill
+from ropewalk.evaluate.ruler.pieces import pieces, shorten
 from ropewalk.evaluate.ruler.questions import Questions
-from ropewalk.evaluate.ruler.sample import Mode, RulerSample, protocol, sample
+from ropewalk.evaluate.ruler.sample import Generator, Mode, RulerSample, protocol
 from ropewalk.evaluate.ruler.suite import FAMILIES
-from ropewalk.evaluate.tasks.base import Report, Sample, Task
+from ropewalk.evaluate.tasks.base import Piece, Question, Report, Sample, TextTask
 
-# `ropewalk.evaluate.run.document_seed` makes the seed of document i of a run from the run's seed s as s * 1000 + i.
+# `ropewalk.evaluate.unit.document_seed` makes the seed of document i of a run from the run's seed s as s * 1000 + i.
 DOCUMENTS = 1000
+# What the documents of a run share, the size that compat mode searches for among it, is found once. A sweep takes all
+# documents of a length before the next one, and RULER has thirteen tasks.
+_generator = lru_cache(maxsize=16)(Generator)
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class RulerDocument(Document):
     sample: RulerSample
 
 
-class Ruler(Task):
+class Ruler(TextTask):
     """One of the RULER tasks, or of the synthetic ones.
 
     Args:
@@ -38,33 +44,24 @@ class Ruler(Task):
         self.name = name
         self.mode = mode
         self.template = template
-        self.questions = questions
+        self._data = questions
         self.protocol = protocol(name, mode)
         self.metric = FAMILIES.get(name).metric.__name__
 
     def build(self, tokenizer: PreTrainedTokenizerBase, length: int, *, seed: int, corpus: str) -> RulerDocument:
         """Sample `seed % 1000` of seed `seed // 1000`, so that compat mode freezes what it freezes over a whole run."""
         run_seed, index = divmod(seed, DOCUMENTS)
-        made = sample(
-            self.name,
-            tokenizer,
-            length,
-            seed=run_seed,
-            index=index,
-            mode=self.mode,
-            template=self.template,
-            corpus=corpus,
-            questions=self.questions,
-        )
+        generator = _generator(self.name, tokenizer, length, run_seed, self.mode, self.template, corpus, self._data)
+        made = generator.sample(index)
         return RulerDocument(made.ids, (False,) * len(made.ids), seed, corpus, 0, made)
 
     def measure(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, document: Document, *, report: Report
     ) -> Sample:
         """Read the document once, generate greedily until the model ends or its room is used up, and score that."""
-        assert isinstance(document, RulerDocument), "a RULER task scores the documents that it builds"
+        document = _checked(document)
         *read_ids, last = document.ids
-        read = prefill(model, read_ids, progress=lambda done: report("read", done))
+        read = prefill(model, read_ids, keep=0, progress=lambda done: report("read", done))
         asked = document.sample
         answer = _generate(model, read.cache, last, asked.tokens_to_generate, report=report)
         prediction = tokenizer.decode(answer, skip_special_tokens=True)
@@ -79,6 +76,43 @@ class Ruler(Task):
             "index": asked.index,
         }
         return Sample((asked.score(prediction),), 1, read.seconds, details)
+
+    def questions(self, document: Document) -> tuple[Question, ...]:
+        """The only one, which stands at the end of the document, with the beginning of its answer."""
+        asked = _checked(document).sample
+        return (Question("", asked.search, asked.references, asked.tokens_to_generate),)
+
+    def text(self, tokenizer: PreTrainedTokenizerBase, document: Document) -> str:
+        """See `TextTask.text`; the answer's prefix is part of it."""
+        if document.shortened:
+            return decode(tokenizer, document.ids)
+        asked = _checked(document).sample
+        return asked.prompt + asked.answer_prefix
+
+    def grade(self, document: Document, question: int, said: str) -> float:
+        """The task's metric, see `RulerSample.score`."""
+        return _checked(document).sample.score(said)
+
+    def pieces(self, tokenizer: PreTrainedTokenizerBase, document: Document) -> tuple[Piece, ...]:
+        """See `ropewalk.evaluate.ruler.pieces`."""
+        return pieces(_checked(document).sample)
+
+    def shorten(
+        self, tokenizer: PreTrainedTokenizerBase, document: Document, question: int, kept: Sequence[int]
+    ) -> RulerDocument:
+        """See `TextTask.shorten`."""
+        whole = _checked(document)
+        short = shorten(whole.sample, tokenizer, kept)
+        return replace(whole, ids=short.ids, scored=(False,) * len(short.ids), sample=short)
+
+    def spread(self, document: Document) -> bool:
+        """True for common and for frequent words: they are counted over the whole list."""
+        return not _checked(document).sample.golds
+
+
+def _checked(document: Document) -> RulerDocument:
+    assert isinstance(document, RulerDocument), "a RULER task scores the documents that it builds"
+    return document
 
 
 @torch.inference_mode()

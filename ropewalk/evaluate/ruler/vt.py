@@ -28,6 +28,10 @@ class VariableTracking(Family):
     def metric(self) -> Metric:
         return string_match_all
 
+    @property
+    def between(self) -> str:
+        return r"\n"
+
     def step(self, length: int) -> int:
         return 5 if length < 4096 else 10
 

@@ -3,11 +3,12 @@
 import lzma
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 
 from ropewalk.evaluate import corpus as corpora
 
-_SENTENCE_END = re.compile(r"""(?<=[.!?])(["')\]]*) (?=["'(\[]*[A-Z0-9])""")
+SENTENCE_END = r"""(?<=[.!?])(["')\]]*) (?=["'(\[]*[A-Z0-9])"""
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,17 @@ def load_words() -> Words:
     return Words(*(tuple(block.split("\n")) for block in (adjectives, nouns, verbs)))
 
 
+# All tasks of a sweep read the same text, 25 MB with its sentences; a file that changes meanwhile is not read again.
+@lru_cache(maxsize=1)
 def running_text(corpus: str) -> str:
     """A corpus as one line with single spaces; errors of `ropewalk.evaluate.corpus.load`."""
     return " ".join(corpora.load(corpus).split())
+
+
+@lru_cache(maxsize=1)
+def running_sentences(corpus: str) -> tuple[str, ...]:
+    """The sentences of `running_text`."""
+    return tuple(sentences(running_text(corpus)))
 
 
 def sentences(text: str) -> list[str]:
@@ -40,4 +49,4 @@ def sentences(text: str) -> list[str]:
 
     NVIDIA's generator takes nltk's punkt; RULER only needs plausible boundaries, because needles are put there.
     """
-    return _SENTENCE_END.sub(r"\1\n", text).split("\n")
+    return re.sub(SENTENCE_END, r"\1\n", text).split("\n")

@@ -22,7 +22,7 @@ class Answer:
         retrieved: the text generated greedily starts with the answer, as a word of its own.
         log_probability: of the whole answer after the query, nats.
         chosen: the answer's first token is the likeliest of those of all answers of its kind.
-        distance: tokens from the fact to the query.
+        distance: tokens from the fact to the query; None where a control took the fact out.
         prefix, answer: of the fact.
         text: what was generated, only as far as it took to decide, except where more was asked for.
     """
@@ -30,7 +30,7 @@ class Answer:
     retrieved: bool
     log_probability: float
     chosen: bool
-    distance: int
+    distance: int | None
     prefix: str
     answer: str
     text: str
@@ -89,8 +89,13 @@ def _ask(
         generated.append(int(_feed(model, cache, generated[-1:])[-1].argmax()))
         text = tokenizer.decode(generated)
     cache.crop(length - cache.get_seq_length())
-    retrieved = re.match(rf"\s*{re.escape(fact.answer)}\b", text) is not None
-    return Answer(retrieved, log_probability, chosen, length - fact.position, fact.prefix, fact.answer, text)
+    distance = None if fact.position is None else length - fact.position
+    return Answer(starts_with(text, fact.answer), log_probability, chosen, distance, fact.prefix, fact.answer, text)
+
+
+def starts_with(text: str, answer: str) -> bool:
+    """Whether a text starts with an answer, as a word of its own."""
+    return re.match(rf"\s*{re.escape(answer)}\b", text) is not None
 
 
 def _open(text: str, answer: str) -> bool:

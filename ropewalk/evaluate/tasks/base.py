@@ -33,11 +33,16 @@ class Sample:
 
 
 class Task(ABC):
-    """A task; `protocol` changes whenever numbers stop being comparable."""
+    """A task; `protocol` changes whenever numbers stop being comparable.
+
+    Attributes:
+        readings: how often about `length` tokens are read for one document, for estimates.
+    """
 
     name: str
     protocol: str
     metric: str
+    readings: int = 1
 
     @abstractmethod
     def build(self, tokenizer: PreTrainedTokenizerBase, length: int, *, seed: int, corpus: str) -> Document:
@@ -114,6 +119,10 @@ class TextTask(Task):
 
         What is not a piece (instructions, a worked example, the question) stays.
         """
+
+    def spread(self, document: Document) -> bool:
+        """Whether the answers come from the whole text, so that no pieces have golds."""
+        return False
 
 
 TASKS: Registry[Task] = Registry("task", EvaluationError)

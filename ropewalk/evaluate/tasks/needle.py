@@ -1,7 +1,8 @@
 """Needle documents: ten facts of ten kinds hidden in running text, one at a random place of each tenth of it."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from transformers import PreTrainedTokenizerBase
 
@@ -26,7 +27,7 @@ class Fact:
         answer_ids: token ids of the answer after the prefix.
         candidate_ids: first token of every answer of this kind, all different; the true one is at `correct`.
         correct: index of the answer in `candidate_ids`.
-        position: index in the document of the sentence's first token.
+        position: index in the document of the sentence's first token; None where a control took a part of it out.
     """
 
     prefix: str
@@ -35,7 +36,7 @@ class Fact:
     answer_ids: tuple[int, ...]
     candidate_ids: tuple[int, ...]
     correct: int
-    position: int
+    position: int | None
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,12 @@ class NeedleDocument(Document):
     """A document with facts, in the order in which they stand in it."""
 
     facts: tuple[Fact, ...]
+
+    def without(self, first: int, last: int) -> Self:
+        """See `Document.without`; facts that lose a token are there no more."""
+        places = self.moved([fact.position for fact in self.facts], first, last)
+        facts = tuple(at(fact, place) for fact, place in zip(self.facts, places, strict=True))
+        return replace(super().without(first, last), facts=facts)
 
 
 def build(tokenizer: PreTrainedTokenizerBase, length: int, *, seed: int, corpus: str) -> NeedleDocument:
@@ -83,7 +90,7 @@ def build(tokenizer: PreTrainedTokenizerBase, length: int, *, seed: int, corpus:
         passed += len(piece)
         while len(facts) < len(drafts) and depths[len(facts)] <= passed:
             draft, sentence = drafts[len(facts)], sentences[len(facts)]
-            facts.append(_at(draft, len(ids)))
+            facts.append(at(draft, len(ids)))
             ids += sentence
             scored += [False] * len(sentence)
     assert len(facts) == len(drafts) and len(ids) == length - reserve
@@ -108,5 +115,6 @@ def _draft(tokenizer: PreTrainedTokenizerBase, kind: Kind, rng: random.Random) -
     return Fact(kind.prefix, answer, tuple(query), tuple(answer_ids), tuple(answers), correct, position=0)
 
 
-def _at(fact: Fact, position: int) -> Fact:
+def at(fact: Fact, position: int | None) -> Fact:
+    """The fact in another place."""
     return Fact(**{**fact.__dict__, "position": position})

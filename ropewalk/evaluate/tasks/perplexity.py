@@ -7,10 +7,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ropewalk.errors import EvaluationError
-from ropewalk.evaluate.document import Document, filler, start_tokens
-from ropewalk.evaluate.losses import loss_by_position, mean_loss
+from ropewalk.evaluate.document import Document, start_tokens
+from ropewalk.evaluate.losses import bits_per_byte, loss_by_position, mean_loss, perplexity
 from ropewalk.evaluate.prefill import prefill
 from ropewalk.evaluate.tasks.base import TASKS, Report, Sample, Task
+from ropewalk.evaluate.tasks.running import RunningText, running_text
 
 # Tokens whose mean loss is one score: with a single document the interval is a bootstrap over these.
 BLOCK = 256
@@ -20,33 +21,48 @@ STRETCH = 1024
 class Perplexity(Task):
     """Nats per token; no sliding window, no stride: position t is predicted from all t tokens before it.
 
-    One score per BLOCK tokens. The details hold the loss per STRETCH tokens of position and that of the last STRETCH.
+    One score per BLOCK tokens. The details hold the loss per STRETCH tokens of position and that of the last STRETCH,
+    the perplexity (exp of the loss), and bits per byte. Other protocols that go by the same name give other numbers:
+    see `ropewalk.evaluate.tasks.sliding`.
     """
 
     name = "perplexity"
     protocol = "perplexity-one-pass/1"
     metric = "nats_per_token"
 
-    def build(self, tokenizer: PreTrainedTokenizerBase, length: int, *, seed: int, corpus: str) -> Document:
+    def build(self, tokenizer: PreTrainedTokenizerBase, length: int, *, seed: int, corpus: str) -> RunningText:
         """Exactly `length` tokens of consecutive paragraphs; see `Task.build`."""
         if length < BLOCK:
             raise EvaluationError(
                 f"a perplexity document of {length} tokens is too short; ask for {BLOCK} tokens or more"
             )
-        begin = start_tokens(tokenizer)
         rng = random.Random(f"{self.protocol} {seed}")
-        start, pieces = filler(tokenizer, length - len(begin), rng=rng, corpus=corpus)
-        ids = begin + [token for piece in pieces for token in piece]
-        return Document(tuple(ids), (False,) * len(begin) + (True,) * (length - len(begin)), seed, corpus, start)
+        return running_text(tokenizer, length, begin=start_tokens(tokenizer), rng=rng, seed=seed, corpus=corpus)
 
     def measure(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, document: Document, *, report: Report
     ) -> Sample:
         """Read the document; see `Task.measure`."""
+        assert isinstance(document, RunningText), "perplexity scores the documents that it builds"
         read = prefill(model, document.ids, progress=lambda done: report("read", done))
         blocks = loss_by_position(read.losses, document.scored, width=BLOCK)
         n = sum(document.scored[1:])
-        return Sample(tuple(loss for *_, loss in blocks), n, read.seconds, positions(read.losses, document))
+        return Sample(tuple(loss for *_, loss in blocks), n, read.seconds, text_losses(read.losses, document))
+
+
+def text_losses(losses: torch.Tensor, document: RunningText) -> dict[str, Any]:
+    """What results keep of a text that was read once: `positions`, "perplexity" and "bits_per_byte".
+
+    Bits per byte: of the scored tokens and their text; None where the tokenizer does not say what a token stands for.
+    """
+    found = positions(losses, document)
+    counted = torch.tensor(document.scored[1:], dtype=torch.bool)
+    sizes = document.sizes()
+    bits = None
+    if sizes is not None:
+        nats, size = losses[counted].double().sum().item(), int(torch.tensor(sizes[1:])[counted].sum())
+        bits = bits_per_byte(nats, size)
+    return found | {"perplexity": perplexity(found["loss"]), "bits_per_byte": bits}
 
 
 def positions(losses: torch.Tensor, document: Document) -> dict[str, Any]:

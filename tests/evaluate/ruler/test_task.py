@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from ropewalk.errors import EvaluationError
+from ropewalk.evaluate.ruler import words
+from ropewalk.evaluate.ruler.sample import sample
 from ropewalk.evaluate.ruler.task import Ruler
 from ropewalk.evaluate.tasks import TASKS
 
@@ -12,6 +14,33 @@ def report(stage, fraction):
 
 def test_tasks_are_not_yet_among_those_of_eval():
     assert "vt" not in TASKS.names()
+
+
+@pytest.mark.parametrize("mode", ["hardened", "compat"])
+def test_documents_of_a_run_read_the_text_once_and_are_those_made_alone(tokenizer, tmp_path, monkeypatch, mode):
+    path = tmp_path / "text.txt"
+    path.write_text(" ".join(f"Sentence {number} ends here." for number in range(4000)))
+    loads, load = [], words.corpora.load
+    monkeypatch.setattr(words.corpora, "load", lambda name: loads.append(name) or load(name))
+    made = [
+        Ruler(name, mode=mode).build(tokenizer, 1024, seed=7000 + index, corpus=str(path))
+        for index in range(3)
+        for name in ("niah_single_2", "niah_multikey_1")
+    ]
+    assert loads == [str(path)]
+    alone = sample("niah_multikey_1", tokenizer, 1024, seed=7, index=2, mode=mode, corpus=str(path))
+    assert made[-1].sample == alone
+
+
+def test_the_one_question_ends_the_text(tokenizer, essays):
+    task = Ruler("niah_multiquery")
+    document = task.build(tokenizer, 1024, seed=3, corpus=essays)
+    [question] = task.questions(document)
+    assert question.references == document.sample.references and question.new_tokens == 128
+    assert question.text == "" and question.search in task.text(tokenizer, document)[-300:]
+    assert task.grade(document, 0, " ".join(question.references[:2])) == 0.5
+    assert not task.spread(document)
+    assert task.spread(Ruler("fwe").build(tokenizer, 1024, seed=3, corpus=essays))
 
 
 @pytest.mark.parametrize("name", ["niah_single_1", "vt", "qa_ledger"])

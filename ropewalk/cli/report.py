@@ -1,0 +1,72 @@
+"""`ropewalk report STORE`: a page and figures of stored samples. Loads no model and no torch."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ropewalk.cli.options import Json, read_length
+from ropewalk.cli.output import opened
+from ropewalk.errors import RopewalkError
+
+
+def report(
+    store: Annotated[
+        Path, typer.Argument(metavar="STORE", help="SQLite file that `ropewalk eval` wrote.", show_default=False)
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Where report.html and figures/ are written."),
+    ] = Path("runs/report"),
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", metavar="TASK", help="Only this task. Repeat it for several.", show_default="all"),
+    ] = None,
+    title: Annotated[str, typer.Option("--title", metavar="TEXT", help="Of the page.")] = "ropewalk report",
+    pretrained_length: Annotated[
+        int | None,
+        typer.Option(
+            "--pretrained-length",
+            parser=read_length,
+            metavar="LENGTH",
+            help="Window that the model was trained on, tokens; figures mark it.",
+            show_default="what the samples tell",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write one self-contained page of what a store holds, and its figures as PNG and SVG."""
+    if output.exists() and not output.is_dir():
+        raise RopewalkError(f"cannot write to {str(output)!r}: it is a file; name a folder with --output")
+    with opened(as_json) as out:
+        from ropewalk.evaluate.report import write_report
+        from ropewalk.evaluate.store import Store
+
+        with Store(store, create=False) as samples:
+            rows = samples.rows(**({"task": task} if task else {}))
+            if task and not rows:
+                have = ", ".join(dict.fromkeys(row.key.task for row in samples.rows())) or "no samples at all"
+                raise RopewalkError(f"no samples of {', '.join(task)} in {str(store)!r}; there are: {have}")
+            interrupted = [key for key in samples.interrupted() if not task or key.task in task]
+            calibration = samples.calibration()
+        written = write_report(
+            rows,
+            output,
+            title=title,
+            source=str(store),
+            interrupted=interrupted,
+            calibration=calibration,
+            pretrained_length=pretrained_length,
+        )
+        if not as_json:
+            out.console.print(
+                f"{written.page}: {written.rows} samples, {len(written.figures) // 2} figures", markup=False
+            )
+        out.finish(
+            {
+                "page": str(written.page),
+                "figures": [str(figure) for figure in written.figures],
+                "samples": written.rows,
+                "interrupted": len(interrupted),
+            }
+        )

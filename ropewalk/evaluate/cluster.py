@@ -1,0 +1,153 @@
+"""A sweep on the workers of a Ray cluster: they measure, and this process stores what they send back."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ropewalk.errors import EvaluationError, RopewalkError
+from ropewalk.evaluate.bench import Bench
+from ropewalk.evaluate.estimate import Known, estimate, known_seconds
+from ropewalk.evaluate.row import Key
+from ropewalk.evaluate.store import Store
+from ropewalk.evaluate.sweep import Finished, feasible
+from ropewalk.evaluate.unit import Setup, Unit
+
+
+class Measurer:
+    """What each Ray actor holds: a loaded model, on a GPU where the actor was given one."""
+
+    def __init__(self, source: str, setup: Setup, longest: int) -> None:
+        import torch
+
+        from ropewalk.models.loading import load_model
+
+        model, tokenizer = load_model(source, target_length=longest)
+        if torch.cuda.is_available():
+            model.cuda()
+        self.bench = Bench(model, tokenizer, name=source, setup=setup)
+
+    def feasible(self, units: Sequence[Unit]) -> Any:
+        """See `ropewalk.evaluate.sweep.feasible`."""
+        return feasible(self.bench, units)
+
+    def estimate(self, pending: Sequence[Unit], known: Known) -> dict[str, Any]:
+        """See `ropewalk.evaluate.estimate.estimate`."""
+        return estimate(self.bench, pending, known).to_json()
+
+    def key(self, unit: Unit) -> Key:
+        """See `Bench.key`."""
+        return self.bench.key(unit)
+
+    def measure(self, unit: Unit) -> Any:
+        """See `Bench.measure`; an error of ours comes back as a value, so that its message stays one line."""
+        try:
+            return self.bench.measure(unit, lambda stage, fraction: None)
+        except RopewalkError as error:
+            return error
+
+
+def sweep_on_ray(
+    source: str,
+    units: Sequence[Unit],
+    setup: Setup,
+    store: Path,
+    *,
+    address: str,
+    workers: int,
+    gpus: float = 0.0,
+    on_event: Callable[[dict[str, Any]], None] | None = None,
+) -> Finished:
+    """Sweep with `workers` Ray actors, one model each; a worker that dies loses the sample in flight.
+
+    The store stays with this process: SQLite does not work over a network.
+
+    Args:
+        source: of the model; a name that every machine of the cluster can load.
+        address: of the cluster, as `ray.init` takes it; "local" starts one on this machine.
+        gpus: that each worker gets.
+
+    Raises:
+        EvaluationError: Ray is not installed, the cluster is not there, or a worker was lost; what is stored is kept.
+        RopewalkError: whatever stops a worker, with its message.
+    """
+    try:
+        import ray
+        from ray.exceptions import RayActorError, RayTaskError
+    except ImportError as error:
+        raise EvaluationError("Ray is not installed; pip install 'ropewalk[ray]', or leave out --ray") from error
+
+    try:
+        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError) as error:
+        raise EvaluationError(f"no Ray cluster at {address!r} ({error}); start one, or give local") from error
+    done = Finished()
+    try:
+        with Store(store) as kept:
+            _share(ray, source, units, setup, kept, done, workers=workers, gpus=gpus, on_event=on_event)
+    except RayActorError as error:
+        raise EvaluationError(f"a Ray worker was lost ({error}); what is stored is kept: run it again") from error
+    except RayTaskError as error:
+        cause = error.cause
+        raise cause if isinstance(cause, RopewalkError) else EvaluationError(str(cause)) from error
+    finally:
+        ray.shutdown()
+    return done
+
+
+def _share(
+    ray: Any,
+    source: str,
+    units: Sequence[Unit],
+    setup: Setup,
+    store: Store,
+    done: Finished,
+    *,
+    workers: int,
+    gpus: float,
+    on_event: Callable[[dict[str, Any]], None] | None,
+) -> None:
+    actor = ray.remote(num_gpus=gpus, num_cpus=1)(Measurer)
+    idle = [actor.remote(source, setup, max(unit.length for unit in units)) for _ in range(workers)]
+    units, remarks = ray.get(idle[0].feasible.remote(list(units)))
+    keys = ray.get([idle[0].key.remote(unit) for unit in units])
+    waiting = list(zip(units, keys, strict=True))
+    if on_event:
+        pending = [unit for unit, key in waiting if not store.done(key)]
+        left = ray.get(idle[0].estimate.remote(pending, known_seconds(store, source)))
+        on_event({"estimate": left, "remarks": remarks})
+    running: dict[Any, tuple[Any, Unit, Key]] = {}
+
+    def say(unit: Unit, stage: str, fraction: float) -> None:
+        if on_event:
+            on_event({"unit": unit.to_json(), "stage": stage, "fraction": fraction})
+
+    while waiting or running:
+        while waiting and idle:
+            unit, key = waiting.pop(0)
+            if not store.claim(key):  # stored, or measured by another process: that one stores it
+                say(unit, "done", 1.0)
+                continue
+            say(unit, "read", 0.0)
+            measurer = idle.pop()
+            running[measurer.measure.remote(unit)] = (measurer, unit, key)
+        if not running:
+            break
+        [ready], _ = ray.wait(list(running), num_returns=1)
+        measurer, unit, key = running.pop(ready)
+        idle.append(measurer)
+        row = ray.get(ready)
+        say(unit, "done", 1.0)
+        if isinstance(row, EvaluationError):  # of this document alone: the others may have a score
+            store.release(key)
+            done.failures.append(f"{key}: {row}")
+        elif isinstance(row, RopewalkError):
+            raise row
+        elif all(map(math.isfinite, row.scores)):
+            store.append(row)
+            done.measured += 1
+        else:
+            store.release(key)
+            done.failures.append(f"{key}: its scores are not finite numbers")
+    done.keys = [key for key in dict.fromkeys(keys) if store.done(key)]

@@ -1,0 +1,1 @@
+"""Evaluate a served model by its OpenAI-compatible API."""

@@ -1,0 +1,186 @@
+"""Name a method for a model and a length, by what was measured."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from ropewalk.errors import EvaluationError
+from ropewalk.evaluate.paired import Difference, paired_difference
+from ropewalk.evaluate.row import Row
+from ropewalk.evaluate.statistics import Interval, interval
+
+STOCK = "none"
+# In tasks whose scores are losses, less is better.
+LOSSES = ("nats_per_token",)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is known of a method at the length that decides.
+
+    Attributes:
+        method: as it was given when it was measured; `resolved`, with every parameter.
+        target_length: tokens that it was set up for.
+        score: mean over tasks of their means, higher is better; `ci95`: over documents.
+        documents: that it was measured on.
+        against_stock: paired difference from the stock model on the same documents; None where that was not measured.
+        cpu_seconds: processor time of a document, mean.
+        short: paired difference from the stock model at the longest length within the trained window, None if not
+            measured: what attaching it costs short texts.
+    """
+
+    method: str
+    resolved: str
+    target_length: int
+    score: float
+    ci95: Interval
+    documents: int
+    against_stock: Difference | None
+    cpu_seconds: float
+    short: Difference | None
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A method and why.
+
+    Attributes:
+        method: the best of `candidates`, or "none" where nothing was shown to be better than the stock model.
+        length: tested length that decides: the shortest that is not below the target, else the longest.
+        reason: one sentence.
+        cheaper: methods that cost less and that the data do not tell from the best.
+        candidates: all that were measured there, best first.
+        remarks: what to know before it is believed.
+    """
+
+    method: str
+    length: int
+    reason: str
+    cheaper: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    remarks: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name; tuples become lists once dumped."""
+        return asdict(self)
+
+
+def recommend(rows: Sequence[Row], target_length: int, pretrained_length: int) -> Recommendation:
+    """The method with the highest score at the target length, if it is better than the stock model beyond doubt.
+
+    A method counts under the setting that it was measured with; controls do not count. Only the prompts that every
+    method has read count, scores of different tasks are averaged as they are, and ties go to the cheaper.
+
+    Args:
+        rows: of one model, from one store or several.
+        target_length, pretrained_length: tokens.
+
+    Raises:
+        EvaluationError: no rows beyond the trained window, though the target is.
+    """
+    rows = [row for row in rows if not row.key.control]
+    reach = [row for row in rows if row.key.length > pretrained_length or target_length <= pretrained_length]
+    if not reach:
+        raise EvaluationError(
+            f"nothing was measured beyond the {pretrained_length} tokens that the model was trained on; run "
+            f"`ropewalk eval needle --lengths {target_length} --method none --method METHOD` with it first"
+        )
+    tested = sorted({row.key.length for row in reach})
+    length = next((one for one in tested if one >= target_length), tested[-1])
+    here = _settings(row for row in rows if row.key.length == length)
+    within = [row.key.length for row in rows if row.key.length <= pretrained_length]
+    short = _settings(row for row in rows if within and row.key.length == max(within))
+    common = set.intersection(*({_prompt(row) for row in group} for group in here.values()))
+    if not common:
+        raise EvaluationError(f"no prompt was read with every method at {length} tokens; evaluate all in one command")
+    kept = {name: [row for row in group if _prompt(row) in common] for name, group in here.items()}
+    stock = next((group for group in kept.values() if group[0].method == STOCK), None)
+    inside = next((group for group in short.values() if group[0].method == STOCK), None)
+    candidates = sorted(
+        (_candidate(group, stock, short.get(name), inside) for name, group in kept.items()),
+        key=lambda one: (-one.score, one.cpu_seconds),
+    )
+    return _decide(candidates, kept, length, target_length)
+
+
+def _settings(rows: Any) -> dict[tuple[str, str], list[Row]]:
+    settings: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        settings.setdefault((row.key.resolved, row.key.plan_sha256), []).append(row)
+    return settings
+
+
+def _decide(
+    candidates: list[Candidate], kept: dict[tuple[str, str], list[Row]], length: int, target_length: int
+) -> Recommendation:
+    best = candidates[0]
+    remarks = []
+    if length < target_length:
+        remarks.append(f"the longest tested length is {length}: {target_length} tokens were not measured")
+    if best.documents < 10:
+        remarks.append(f"{best.documents} documents only")
+    gain = best.against_stock
+    if best.method == STOCK:
+        reason = f"no method scored higher than the stock model at {length} tokens"
+    elif gain is None:
+        reason = f"highest score at {length} tokens; the stock model was not measured there"
+    elif gain.interval.low <= 0:
+        reason = f"at {length} tokens nothing is better than the stock model beyond doubt"
+    else:
+        reason = f"highest score at {length} tokens, and better than the stock model there"
+    wins = best.method != STOCK and (gain is None or gain.interval.low > 0)
+    groups = {group[0].key.resolved: group for group in kept.values()}
+    cheaper = [
+        other.method
+        for other in candidates[1:]
+        if wins
+        and other.method != STOCK
+        and other.cpu_seconds < best.cpu_seconds
+        and (difference := _paired(groups[best.resolved], groups[other.resolved])) is not None
+        and difference.interval.high >= 0
+    ]
+    method = best.method if wins else STOCK
+    return Recommendation(method, length, reason, tuple(cheaper), tuple(candidates), tuple(remarks))
+
+
+def _candidate(
+    group: list[Row], stock: list[Row] | None, short: list[Row] | None, inside: list[Row] | None
+) -> Candidate:
+    row = group[0]
+    tasks = {row.key.task for row in group}
+    means = [fmean(_oriented(each) for each in group if each.key.task == task) for task in tasks]
+    places = [(each.key.seed, each.key.document) for each in group]
+    return Candidate(
+        method=row.method,
+        resolved=row.key.resolved,
+        target_length=row.target_length,
+        score=fmean(means),
+        ci95=interval([_oriented(each) for each in group], places),
+        documents=len(group),
+        against_stock=_paired(stock, group) if stock and row.method != STOCK else None,
+        cpu_seconds=fmean(each.cpu_seconds for each in group),
+        short=_paired(inside, short) if inside and short and row.method != STOCK else None,
+    )
+
+
+def _prompt(row: Row) -> tuple[str, str]:
+    return row.key.task, row.prompt_sha256
+
+
+def _oriented(row: Row) -> float:
+    """The mean score of a document; more is better."""
+    return fmean(row.scores) * (-1 if row.metric in LOSSES else 1)
+
+
+def _paired(first: list[Row], second: list[Row]) -> Difference | None:
+    """Second minus first over the prompts that both have, one number a document."""
+
+    def scores(rows: list[Row]) -> dict[tuple[str, str], float]:
+        return {_prompt(row): _oriented(row) for row in rows}
+
+    ours, theirs = scores(first), scores(second)
+    shared = [place for place in ours if place in theirs]
+    if not shared:
+        return None
+    return paired_difference([ours[place] for place in shared], [theirs[place] for place in shared], shared)

@@ -1,0 +1,75 @@
+"""Macro scores and effective lengths of a report: RULER's tasks together, every other task by itself."""
+
+from dataclasses import dataclass
+
+from ropewalk.evaluate.report.data import Panel, Series, Study, ordered
+from ropewalk.evaluate.ruler.score import EffectiveLength, effective_length
+from ropewalk.evaluate.ruler.suite import RULER, SYNTHETIC
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tasks that share a macro score: shares of 1, under one protocol, template and text."""
+
+    name: str
+    panels: list[Panel]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tested lengths of any task, ascending."""
+        return sorted({length for panel in self.panels for length in panel.lengths})
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The effective length of a series in a suite.
+
+    Attributes:
+        tasks: those that the series has at every length that it was tested at; others do not count.
+        effective: None where no task is left.
+        largest: the largest length tested, tokens.
+    """
+
+    series: Series
+    tasks: list[str]
+    effective: EffectiveLength | None
+    largest: int
+
+
+def suites(study: Study) -> list[Suite]:
+    """The suites of a study; metrics that are no share of 1 have none."""
+    groups: dict[tuple[str, ...], list[Panel]] = {}
+    for panel in study.panels:
+        if panel.is_score:
+            family = _family(panel.task)
+            shared = (panel.protocol, panel.template, panel.corpus_sha256)
+            groups.setdefault((family, *shared) if family else (panel.name,), []).append(panel)
+    names = [key[0] for key in groups]
+    return [
+        Suite(f"{key[0]} ({key[1]}, {key[2] or 'no template'})" if names.count(key[0]) > 1 else key[0], panels)
+        for key, panels in groups.items()
+    ]
+
+
+def reaches(suite: Suite) -> list[Reach]:
+    """The effective length of every series in a suite, by `ropewalk.evaluate.ruler.score.effective_length`."""
+    return [_reach(suite, series) for series in ordered(series for panel in suite.panels for series in panel.series)]
+
+
+def _reach(suite: Suite, series: Series) -> Reach:
+    lengths = sorted({length for panel in suite.panels for one, length in panel.cells if one == series})
+    whole = [panel for panel in suite.panels if all((series, length) in panel.cells for length in lengths)]
+    scores = {
+        length: {
+            panel.task: [score for row in panel.cells[series, length].rows for score in row.scores] for panel in whole
+        }
+        for length in lengths
+    }
+    effective = effective_length(scores) if whole else None
+    return Reach(series, [panel.task for panel in whole], effective, lengths[-1])
+
+
+def _family(task: str) -> str:
+    if task in RULER:
+        return "RULER"
+    return "own question answering" if task in SYNTHETIC else ""
