@@ -1,9 +1,10 @@
 """Macro scores and effective lengths of a report: RULER's tasks together, every other task by itself."""
 
 from dataclasses import dataclass
+from statistics import fmean
 
 from ropewalk.evaluate.report.data import Panel, Series, Study, ordered
-from ropewalk.evaluate.ruler.score import EffectiveLength, effective_length
+from ropewalk.evaluate.ruler.score import EffectiveLength, Scores, effective_length
 from ropewalk.evaluate.ruler.suite import RULER, SYNTHETIC
 
 
@@ -57,16 +58,31 @@ def reaches(suite: Suite) -> list[Reach]:
 
 
 def _reach(suite: Suite, series: Series) -> Reach:
-    lengths = sorted({length for panel in suite.panels for one, length in panel.cells if one == series})
+    lengths = _lengths(suite, series)
     whole = [panel for panel in suite.panels if all((series, length) in panel.cells for length in lengths)]
-    scores = {
-        length: {
-            panel.task: [score for row in panel.cells[series, length].rows for score in row.scores] for panel in whole
-        }
-        for length in lengths
-    }
-    effective = effective_length(scores) if whole else None
+    scores = {length: _scores(whole, series, length) for length in lengths}
+    effective = effective_length(scores, own=_own(suite, whole, series)) if whole else None
     return Reach(series, [panel.task for panel in whole], effective, lengths[-1])
+
+
+def _own(suite: Suite, panels: list[Panel], series: Series) -> tuple[int, Scores] | None:
+    """The stock model's shortest length and its scores there; None for itself, and where it lacks one of the tasks."""
+    stock = next((one for panel in suite.panels for one in panel.series if one.kind == "stock"), None)
+    if stock is None or stock == series:
+        return None
+    shortest = _lengths(suite, stock)[0]
+    if any((stock, shortest) not in panel.cells for panel in panels):
+        return None
+    return shortest, _scores(panels, stock, shortest)
+
+
+def _lengths(suite: Suite, series: Series) -> list[int]:
+    return sorted({length for panel in suite.panels for one, length in panel.cells if one == series})
+
+
+def _scores(panels: list[Panel], series: Series, length: int) -> dict[str, list[float]]:
+    """The mean score of every document, by task."""
+    return {panel.task: [fmean(row.scores) for row in panel.cells[series, length].rows] for panel in panels}
 
 
 def _family(task: str) -> str:

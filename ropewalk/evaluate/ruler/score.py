@@ -15,7 +15,7 @@ THRESHOLD = 85.6
 # Partial suites and small models have no such anchor: this share of the model's own score at its shortest length.
 OWN_SHARE = 0.85
 
-# Task -> score of every sample, 0 to 1.
+# Task -> score of every document, 0 to 1: documents are what is resampled.
 Scores = Mapping[str, Sequence[float]]
 
 
@@ -36,7 +36,7 @@ class EffectiveLength:
         length: the largest tested length whose macro score is above the threshold; None: there is none.
         low, high: 95% interval of `length`, tested lengths too.
         threshold: in percent.
-        rule: "85.6 over all thirteen tasks" or "85% of the score at N tokens".
+        rule: "85.6 over all thirteen tasks" or "85% of the stock score at N tokens".
         macros: at every length.
     """
 
@@ -59,21 +59,26 @@ def macro(scores: Scores, *, seed: int = 0) -> Macro:
     return _interval(_mean(scores), _resampled(scores, np.random.default_rng(seed)))
 
 
-def effective_length(scores: Mapping[int, Scores], *, seed: int = 0) -> EffectiveLength:
+def effective_length(
+    scores: Mapping[int, Scores], *, own: tuple[int, Scores] | None = None, seed: int = 0
+) -> EffectiveLength:
     """The effective length of a model by its scores at the tested lengths.
 
-    With all thirteen tasks at every length the threshold is RULER's 85.6; else 85% of the score at the shortest length.
+    With all thirteen tasks at every length the threshold is RULER's 85.6; else 85% of the stock model's own score at
+    its shortest length, which is the same for every method: one that spoils short texts gets no lower bar.
     As in RULER, a shorter length below the threshold does not count against a longer one above it. The interval is
     a bootstrap of the whole rule: lengths and threshold are drawn anew together.
 
     Args:
-        scores: tested length in tokens -> task -> score of every sample.
+        scores: tested length in tokens -> task -> score of every document.
+        own: shortest length of the stock model, and its scores there in the same tasks; None: these are its scores.
 
     Raises:
         EvaluationError: no lengths, lengths with different tasks, or as for `macro`.
     """
     lengths = sorted(scores)
-    if not lengths or any(set(scores[length]) != set(scores[lengths[0]]) for length in lengths):
+    others = [scores[length] for length in lengths] + ([own[1]] if own else [])
+    if not lengths or any(set(other) != set(scores[lengths[0]]) for other in others):
         raise EvaluationError(
             "an effective length needs the same tasks at every length; evaluate those that are missing"
         )
@@ -81,8 +86,10 @@ def effective_length(scores: Mapping[int, Scores], *, seed: int = 0) -> Effectiv
     rng = np.random.default_rng(seed)
     means = np.array([_mean(scores[length]) for length in lengths])  # [lengths]
     drawn = np.stack([_resampled(scores[length], rng) for length in lengths])  # [lengths, RESAMPLES]
-    threshold = THRESHOLD if whole else OWN_SHARE * float(means[0])
-    thresholds = np.full(RESAMPLES, THRESHOLD) if whole else OWN_SHARE * drawn[0]
+    base = own[0] if own else lengths[0]
+    base_mean, base_drawn = (_mean(own[1]), _resampled(own[1], rng)) if own else (float(means[0]), drawn[0])
+    threshold = THRESHOLD if whole else OWN_SHARE * base_mean
+    thresholds = np.full(RESAMPLES, THRESHOLD) if whole else OWN_SHARE * base_drawn
     reached = np.sort([_last_above(drawn[:, i], thresholds[i]) for i in range(RESAMPLES)])
     tail = round(0.025 * RESAMPLES)
 
@@ -94,7 +101,7 @@ def effective_length(scores: Mapping[int, Scores], *, seed: int = 0) -> Effectiv
         low=name(int(reached[tail])),
         high=name(int(reached[-tail - 1])),
         threshold=threshold,
-        rule=f"{THRESHOLD} over all thirteen tasks" if whole else f"85% of the score at {lengths[0]} tokens",
+        rule=f"{THRESHOLD} over all thirteen tasks" if whole else f"85% of the stock score at {base} tokens",
         macros={length: _interval(means[i], drawn[i]) for i, length in enumerate(lengths)},
     )
 

@@ -1,3 +1,5 @@
+from statistics import fmean
+
 from ropewalk.evaluate.report.data import studies
 from ropewalk.evaluate.report.suites import reaches, suites
 from ropewalk.evaluate.ruler.score import effective_length
@@ -15,14 +17,19 @@ def test_ruler_tasks_are_one_suite_and_losses_none(rows):
     assert found == {"needle": ["needle"], "RULER": ["niah_single_1", "vt"]}
 
 
-def test_reach_is_the_effective_length_of_the_samples(rows):
+def test_reach_is_the_effective_length_of_the_documents_by_the_stock_models_score(rows):
     ruler = next(suite for suite in only(rows) if suite.name == "RULER")
     reach = next(one for one in reaches(ruler) if one.series.name == "dpe")
-    scores = {}
-    for one in rows:
-        if one.method == "dpe" and one.key.task in ("niah_single_1", "vt"):
-            scores.setdefault(one.key.length, {}).setdefault(one.key.task, []).extend(one.scores)
-    assert reach.effective == effective_length(scores)
+
+    def scores(method):
+        found = {}
+        for one in rows:
+            if one.label == method and one.key.task in ("niah_single_1", "vt"):
+                found.setdefault(one.key.length, {}).setdefault(one.key.task, []).append(fmean(one.scores))
+        return found
+
+    own = min(scores("none"))
+    assert reach.effective == effective_length(scores("dpe"), own=(own, scores("none")[own]))
     assert reach.tasks == ["niah_single_1", "vt"] and reach.largest == 16384
 
 

@@ -85,7 +85,7 @@ def test_every_series_can_be_hidden_in_tables_and_figures(page):
 
 
 def test_tables_and_settings_hold_the_numbers(page):
-    assert "Effective length" in page.text and "85% of the score at 4096 tokens" in page.text
+    assert "Effective length" in page.text and "85% of the stock score at 4096 tokens" in page.text
     assert "n=40 (4 docs)" in page.text and "95%" in page.text
     for shown in ("dpe0123456789abcdef", "needle-ten-kinds/1", "torch 2.13.0", "4096: 4072", "ropewalk eval needle"):
         assert shown in page.text

@@ -42,7 +42,18 @@ def test_effective_length_of_a_part_is_by_the_models_own_score():
     part = ("vt", "niah_single_1")
     found = effective_length({1024: suite(0.5, part), 2048: suite(0.48, part), 4096: suite(0.3, part)})
     assert found.length == 2048 and found.threshold == pytest.approx(42.5)
-    assert found.rule == "85% of the score at 1024 tokens"
+    assert found.rule == "85% of the stock score at 1024 tokens"
+
+
+def test_method_that_spoils_short_texts_gets_no_lower_bar():
+    part = ("vt",)
+    spoiled = {1024: suite(0.5, part), 2048: suite(0.48, part)}
+    assert effective_length(spoiled).length == 2048
+    held = effective_length(spoiled, own=(512, suite(0.9, part)))
+    assert (held.length, held.rule) == (None, "85% of the stock score at 512 tokens")
+    assert held.threshold == pytest.approx(76.5)
+    with pytest.raises(EvaluationError, match="same tasks"):
+        effective_length(spoiled, own=(512, suite(0.9, ("cwe",))))
 
 
 def test_longer_length_above_the_threshold_counts_after_one_below():
