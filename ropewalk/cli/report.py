@@ -12,11 +12,18 @@ from ropewalk.errors import RopewalkError
 
 def report(
     store: Annotated[
-        Path, typer.Argument(metavar="STORE", help="SQLite file that `ropewalk eval` wrote.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="STORE",
+            help="SQLite file that `ropewalk eval` wrote, or rows.jsonl of a report.",
+            show_default=False,
+        ),
     ],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Where report.html and figures/ are written."),
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="Where report.html, rows.jsonl and figures/ are written."
+        ),
     ] = Path("runs/report"),
     task: Annotated[
         list[str] | None,
@@ -40,17 +47,21 @@ def report(
         raise RopewalkError(f"cannot write to {str(output)!r}: it is a file; name a folder with --output")
     with opened(as_json) as out:
         from ropewalk.evaluate.report import write_report
+        from ropewalk.evaluate.rowfile import read_rows, write_rows
         from ropewalk.evaluate.store import Store
 
-        with Store(store, create=False) as samples:
-            rows = samples.rows(**({"task": task} if task else {}))
-            if task and not rows:
-                have = ", ".join(dict.fromkeys(row.key.task for row in samples.rows())) or "no samples at all"
-                raise RopewalkError(f"no samples of {', '.join(task)} in {str(store)!r}; there are: {have}")
-            interrupted = [key for key in samples.interrupted() if not task or key.task in task]
-            calibration = samples.calibration()
+        if store.suffix == ".jsonl":
+            rows, claimed, calibration = read_rows(store), [], {}
+        else:
+            with Store(store, create=False) as samples:
+                rows, claimed, calibration = samples.rows(), samples.interrupted(), samples.calibration()
+        chosen = [row for row in rows if not task or row.key.task in task]
+        if task and not chosen:
+            have = ", ".join(dict.fromkeys(row.key.task for row in rows)) or "no samples at all"
+            raise RopewalkError(f"no samples of {', '.join(task)} in {str(store)!r}; there are: {have}")
+        interrupted = [key for key in claimed if not task or key.task in task]
         written = write_report(
-            rows,
+            chosen,
             output,
             title=title,
             source=str(store),
@@ -58,6 +69,7 @@ def report(
             calibration=calibration,
             pretrained_length=pretrained_length,
         )
+        write_rows(output / "rows.jsonl", chosen)
         if not as_json:
             out.console.print(
                 f"{written.page}: {written.rows} samples, {len(written.figures) // 2} figures", markup=False

@@ -33,6 +33,16 @@ def test_report_writes_page_and_figures_and_answers_in_json(run: Run, store: Pat
     assert {Path(file) for file in answer["figures"]} == set((tmp_path / "out" / "figures").iterdir())
 
 
+def test_rows_of_a_report_make_the_same_report_again(call: Call, store: Path, tmp_path: Path) -> None:
+    assert call("report", store, "--output", tmp_path / "first")[0] == 0
+    rows = tmp_path / "first" / "rows.jsonl"
+    code, out, err = call("report", rows, "--output", tmp_path / "second")
+    assert code == 0, err
+    assert "8 samples" in out and (tmp_path / "second" / "rows.jsonl").read_bytes() == rows.read_bytes()
+    code, _, err = call("report", tmp_path / "nothing.jsonl", "--output", tmp_path / "third")
+    assert code == 2 and "there are no rows at" in err
+
+
 def test_only_the_tasks_asked_for_are_shown(call: Call, store: Path, tmp_path: Path) -> None:
     code, out, _ = call("report", store, "--task", "vt", "--output", tmp_path / "out")
     assert code == 0
