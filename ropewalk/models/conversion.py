@@ -37,7 +37,8 @@ def converted(gguf_file: Path) -> Path:
         The folder, to be given to `from_pretrained`.
 
     Raises:
-        ModelError: the file is not a GGUF, or of an architecture that transformers cannot read.
+        ModelError: the file is not a GGUF, of an architecture that transformers cannot read, or its rotary embedding is
+            scaled, which transformers would pass over.
     """
     with gguf_file.open("rb") as stream:
         if stream.read(4) != b"GGUF":
@@ -70,6 +71,7 @@ def _convert(gguf_file: Path, folder: Path) -> None:
         "local_files_only": True,
     }
     try:
+        _refuse_scaled(gguf_file)
         tokenizer = AutoTokenizer.from_pretrained(**source)
         config = AutoConfig.from_pretrained(**source)
         quantized = AutoModelForCausalLM.from_pretrained(
@@ -87,3 +89,19 @@ def _convert(gguf_file: Path, folder: Path) -> None:
     fresh.generation_config = quantized.generation_config
     fresh.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _refuse_scaled(gguf_file: Path) -> None:
+    """Raise ModelError for a scaled rotary embedding, of which transformers reads only that of gpt-oss."""
+    import gguf
+
+    from ropewalk.models.gguf_scaling import rotary_scaling
+
+    reader = gguf.GGUFReader(gguf_file)
+    field = reader.fields.get(gguf.Keys.General.ARCHITECTURE)
+    scaled = rotary_scaling(reader)
+    if scaled and (field is None or field.contents() != "gpt-oss"):
+        raise ModelError(
+            f"{gguf_file.name} carries a rotary scaling ({', '.join(scaled)}) that transformers would pass over in "
+            "silence; give the checkpoint in safetensors"
+        )

@@ -52,7 +52,7 @@ def save_folder(folder: Path, model: LlamaForCausalLM) -> Path:
     return folder
 
 
-def save_gguf(file: Path, model: LlamaForCausalLM) -> Path:
+def save_gguf(file: Path, model: LlamaForCausalLM, *, rope_factors: np.ndarray | None = None) -> Path:
     """Write `model` as llama.cpp does: its names, and query and key rows in interleaved pair order."""
     config = model.config
     names = {
@@ -83,6 +83,8 @@ def save_gguf(file: Path, model: LlamaForCausalLM) -> Path:
     writer.add_token_merges(["a b"])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
+    if rope_factors is not None:
+        writer.add_tensor("rope_freqs.weight", rope_factors)
     for name, tensor in model.state_dict().items():
         array = tensor.float().numpy()
         if name.startswith("model.layers."):
@@ -209,6 +211,11 @@ def test_broken_gguf_is_refused(tmp_path, cache, content):
     file = tmp_path / "broken.gguf"
     file.write_bytes(content)
     refused(lambda: loading.load_config(str(file)), "broken.gguf")
+
+
+def test_scaled_gguf_is_refused_where_transformers_would_pass_over_it(tmp_path, cache):
+    file = save_gguf(tmp_path / "llama31.gguf", tiny_model(), rope_factors=np.full(4, 8.0, dtype=np.float32))
+    refused(lambda: loading.load_config(str(file)), r"carries a rotary scaling \(rope_freqs\.weight\)")
 
 
 def test_truncated_gguf_is_refused(tmp_path, cache):

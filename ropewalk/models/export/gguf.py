@@ -17,6 +17,7 @@ from ropewalk.methods import Method
 from ropewalk.models.export.buckets import OURS, Bucket, buckets
 from ropewalk.models.export.llamacpp import EXACT, Form, factors, nearest
 from ropewalk.models.folder import fresh_folder
+from ropewalk.models.gguf_scaling import rotary_scaling
 from ropewalk.rotary import RotarySpec, default_inv_freq
 
 TENSOR = "rope_freqs.weight"
@@ -56,9 +57,7 @@ def spec_of(file: Path, pretrained_length: int | None = None) -> RotarySpec:
     if arch not in WITH_FACTORS + WITHOUT_FACTORS:
         known = ", ".join(WITH_FACTORS + WITHOUT_FACTORS)
         raise ModelError(f"how llama.cpp rotates {arch!r} is not known here, only {known}; {OURS}")
-    scaled = [tensor.name for tensor in reader.tensors if tensor.name.startswith("rope_f")]
-    scaled += [name for name in reader.fields if ".rope.scaling." in name and not _idle(reader, name)]
-    if scaled:
+    if scaled := rotary_scaling(reader):
         raise ModelError(
             f"{file.name} carries a rotary scaling of its own ({', '.join(scaled)}); give the GGUF of an unscaled model"
         )
@@ -185,10 +184,3 @@ def _open(file: Path) -> gguf.GGUFReader:
 
 def _architecture(reader: gguf.GGUFReader) -> str:
     return str(reader.fields[gguf.Keys.General.ARCHITECTURE].contents())
-
-
-def _idle(reader: gguf.GGUFReader, name: str) -> bool:
-    """True for metadata of a scaling that scales nothing."""
-    idle = {"type": "none", "factor": 1.0, "attn_factor": 1.0, "finetuned": False}
-    suffix = name.rsplit(".", 1)[-1]
-    return suffix == "original_context_length" or reader.fields[name].contents() == idle.get(suffix)
