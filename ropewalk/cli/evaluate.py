@@ -77,6 +77,10 @@ def measure(
     ] = True,
     backend: Backend = "auto",
     store: StoreOption = Path("runs/results.db"),
+    known: Annotated[
+        Path | None,
+        typer.Option("--known", metavar="FILE", help="rows.jsonl of a report, whose samples are taken into the store."),
+    ] = None,
     workers: Annotated[
         int, typer.Option("--workers", metavar="INTEGER", min=1, help="Processes that share the work and the cores.")
     ] = 1,
@@ -98,6 +102,7 @@ def measure(
         from ropewalk.evaluate.cluster import sweep_on_ray
         from ropewalk.evaluate.launch import launch
         from ropewalk.evaluate.row import results
+        from ropewalk.evaluate.rowfile import read_rows
         from ropewalk.evaluate.store import Store
         from ropewalk.evaluate.suite import expand
         from ropewalk.evaluate.sweep import collect
@@ -129,6 +134,13 @@ def measure(
         )
         for one in wanted:  # refused now, not after the hours that the cells before it take
             one.resolve(spec, units[0].target_length).check_target(spec, units[0].target_length)
+        if known is not None:
+            rows = read_rows(known)
+            with Store(store) as kept:
+                taken = sum(kept.append(row) for row in rows)
+            out.notes.print(
+                f"{taken} of {len(rows)} samples of {known} taken into {store}", markup=False, soft_wrap=True
+            )
         with Progress(console=out.notes) as bar:
             follow = Follower(bar, len(units), workers)
             if ray is None:

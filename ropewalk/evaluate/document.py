@@ -89,13 +89,16 @@ def filler(
 ) -> tuple[int, list[list[int]]]:
     """Consecutive paragraphs of a corpus, from a random one on, of `length` tokens together.
 
-    Every paragraph ends with a blank line; the last one is cut to fit. Past its end the corpus begins again.
+    Every paragraph ends with a blank line; the last one is cut to fit. Past its end the corpus goes on with its first
+    paragraph, but not for a second time: a model that has read a text predicts its repetition by copying, which says
+    nothing of how well it models text.
 
     Returns:
         The index of the first paragraph, and the token ids of each paragraph.
 
     Raises:
-        EvaluationError: `length` has no room for one token of text, or the corpus is unknown.
+        EvaluationError: `length` has no room for one token of text, or the corpus is unknown, or has fewer tokens than
+            wanted (the message says how many are missing).
     """
     texts = corpora.paragraphs(corpus)
     end = encode(tokenizer, SEPARATOR)
@@ -105,6 +108,11 @@ def filler(
     pieces: list[list[int]] = []
     room = length
     while room > 0:
+        if index - start == len(texts):
+            raise EvaluationError(
+                f"{corpus} is too short: {length - room} tokens, {room} fewer than the {length} that are wanted; "
+                "repeated text would be read by copying, so give a longer text or ask for a shorter length"
+            )
         piece = encode(tokenizer, texts[index % len(texts)] + SEPARATOR)
         if len(piece) > room:
             piece = (piece[: max(0, room - len(end))] + end)[:room]

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ropewalk.evaluate.rowfile import write_rows
+from ropewalk.evaluate.store import Store
 from tests.cli.conftest import Call, Run
 
 
@@ -47,6 +49,17 @@ def test_eval_prints_a_table_and_its_progress(call: Call, tiny_model: Path, tmp_
     assert "perplexity 600 yarn, document 1" in err and "2 of 2 samples measured now" in err
     code, again, err = call(*command, "--store", tmp_path / "r.db")
     assert (code, again) == (0, out) and "0 of 2 samples measured now" in err
+
+
+def test_rows_of_another_store_are_not_measured_again(call: Call, tiny_model: Path, tmp_path: Path) -> None:
+    command = ("eval", "perplexity", "--model", tiny_model, "--lengths", "600", "--samples", 2, "--no-controls")
+    code, first, err = call(*command, "--store", tmp_path / "here.db")
+    assert code == 0, err
+    with Store(tmp_path / "here.db") as store:
+        write_rows(tmp_path / "rows.jsonl", store.rows())
+    code, again, err = call(*command, "--store", tmp_path / "there.db", "--known", tmp_path / "rows.jsonl")
+    assert (code, again) == (0, first)
+    assert "2 of 2 samples" in err and "0 of 2 samples measured now" in err
 
 
 def test_controls_are_added_and_what_cannot_be_is_said(call: Call, tiny_model: Path, tmp_path: Path) -> None:

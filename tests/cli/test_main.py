@@ -8,7 +8,19 @@ import pytest
 
 from tests.cli.conftest import Call, Run
 
-VERBS = ("methods", "show", "generate", "eval", "doctor", "demo")
+VERBS = (
+    "methods",
+    "show",
+    "generate",
+    "eval",
+    "compare",
+    "report",
+    "recommend",
+    "endpoint",
+    "harness",
+    "export",
+    "demo",
+)
 
 HELP_IMPORTS = """
 import sys

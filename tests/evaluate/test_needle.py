@@ -67,3 +67,10 @@ def test_document_too_short_for_its_facts_is_refused_with_the_length_to_ask_for(
     assert len(needle.build(tokenizer, enough, seed=0, corpus="sotu").ids) < enough
     with pytest.raises(EvaluationError):
         needle.build(tokenizer, enough - 1, seed=0, corpus="sotu")
+
+
+def test_text_that_is_too_short_is_refused_with_what_is_missing(tokenizer, tmp_path):
+    path = tmp_path / "short.txt"
+    path.write_text("\n\n".join(["the people of the United States"] * 50))
+    with pytest.raises(EvaluationError, match=r"short\.txt is too short: 300 tokens, \d+ fewer than the \d+"):
+        needle.build(tokenizer, 1024, seed=0, corpus=str(path))

@@ -7,7 +7,6 @@ from typing import Self
 
 from transformers import PreTrainedTokenizerBase
 
-from ropewalk.errors import EvaluationError
 from ropewalk.evaluate import corpus as corpora
 from ropewalk.evaluate.document import SEPARATOR, Document, filler
 
@@ -47,24 +46,15 @@ def running_text(
 ) -> RunningText:
     """Exactly `length` tokens: `begin`, then the paragraphs of a corpus from a random one on, the last one cut to fit.
 
-    Past its end the corpus goes on with its first paragraph, but not for a second time: a model that has read a text
-    predicts its repetition by copying, which says nothing of how well it models text.
-
     Args:
         begin: start tokens; not scored.
         corpus: name of the text, for `ropewalk.evaluate.corpus`.
 
     Raises:
-        EvaluationError: the corpus is unknown, or has fewer tokens than wanted (the message says how many are missing).
+        EvaluationError: as for `ropewalk.evaluate.document.filler`.
     """
     start, pieces = filler(tokenizer, length - len(begin), rng=rng, corpus=corpus)
     texts = corpora.paragraphs(corpus)
-    if len(pieces) > len(texts):
-        have = len(begin) + sum(map(len, pieces[: len(texts)]))
-        raise EvaluationError(
-            f"{corpus} is too short: {have} tokens, {length - have} fewer than the {length} that are to be scored; "
-            "repeated text would be scored by copying, so give a longer text or ask for a shorter length"
-        )
     ids = list(begin)
     text, ends = "", [0] * len(begin)
     for piece, paragraph in zip(pieces, texts[start:] + texts[:start], strict=False):

@@ -85,10 +85,13 @@ def test_text_is_the_corpus_from_its_paragraph_on(bpe):
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
 def test_text_that_would_repeat_is_refused_with_the_tokens_that_are_missing(request, text, which, seed):
     tokenizer = request.getfixturevalue(which)
-    have = total(tokenizer, text) + len(start_tokens(tokenizer))
+    of_text = total(tokenizer, text)
+    have = of_text + len(start_tokens(tokenizer))
     document = build(tokenizer, have, text, seed=seed)
     assert sorted(document.text.split("\n\n")) == sorted([*PARAGRAPHS, ""])
-    with pytest.raises(EvaluationError, match=rf"{have} tokens, 7 fewer than the {have + 7} .*give a longer text"):
+    with pytest.raises(
+        EvaluationError, match=rf"{of_text} tokens, 7 fewer than the {of_text + 7} .*give a longer text"
+    ):
         build(tokenizer, have + 7, text, seed=seed)
 
 
