@@ -1,6 +1,7 @@
 """Run benchmark cases and append self-describing rows.
 
     python -m benchmarks.run --lengths 8k,16k --shapes 9/3x64 --rounds 7
+    python -m benchmarks.run --kind decode --lengths 8k,32k
 
 Every round times the baseline and the case in turn; the row holds the median of the per-round ratios with p20 and p80.
 A case whose output differs from the reference is not timed.
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,10 +23,15 @@ from rich.console import Console
 from rich.table import Table
 
 import ropewalk
-from benchmarks.cases import METHODS, SHAPES, TOLERANCE, Case, prefill_case
+from benchmarks.cases import METHODS, SHAPES, TOLERANCE, Case, decode_case, prefill_case
 from ropewalk.lengths import format_length, parse_length
 
-RESULTS = Path(__file__).parent / "results" / "prefill.jsonl"
+RESULTS = Path(__file__).parent / "results"
+KINDS: dict[str, Callable[[str, str, int, str, torch.dtype], Case]] = {
+    "prefill": prefill_case,
+    "decode": decode_case,
+    "decode-unrotated": partial(decode_case, held=False),
+}
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -81,9 +88,13 @@ def main(
     threads: int = 1,
     dtype: str = "bfloat16",
     backend: str = "blockwise",
-    output: Path = RESULTS,
+    kind: str = "prefill",
+    note: str = "",
 ) -> None:
-    """Time prefill under each method against stock sdpa + rotary, and append the rows to `output`."""
+    """Time prefill or decode under each method against stock sdpa + rotary, and append the rows to results/."""
+    if kind not in KINDS:
+        sys.exit(f"unknown kind {kind!r}; give one of {', '.join(KINDS)}")
+    output = RESULTS / f"{kind.split('-')[0]}.jsonl"
     torch.set_num_threads(threads)
     table = Table("method", "shape", "length", "ratio", "p20-p80", "stock ms", "max difference")
     console = Console(stderr=True)
@@ -91,8 +102,8 @@ def main(
         for shape in shapes.split(","):
             for length in (parse_length(text) for text in lengths.split(",")):
                 for method in methods.split(","):
-                    case = prefill_case(method, shape, length, backend, getattr(torch, dtype))
-                    row = measure(case, rounds) | settings(backend, dtype)
+                    case = KINDS[kind](method, shape, length, backend, getattr(torch, dtype))
+                    row = measure(case, rounds) | settings(backend, dtype) | ({"note": note} if note else {})
                     file.write(json.dumps(row) + "\n")
                     file.flush()
                     console.print(f"{method} {shape} {format_length(length)}: {row['ratio']}")

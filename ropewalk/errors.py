@@ -23,3 +23,7 @@ class ProfileError(RopewalkError):
 
 class EvaluationError(RopewalkError):
     """A task, length or text that cannot be evaluated."""
+
+
+class TrainingError(RopewalkError):
+    """A training run that cannot begin or go on: its data, its positions, its table or its checkpoint."""

@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from ropewalk.errors import ProfileError
+from ropewalk.registry import unknown
 from ropewalk.rotary import RotarySpec
 
 VERSION = 1
@@ -48,7 +51,7 @@ class Profile:
         fingerprint: the model that it was made on.
         values: JSON values by field name of the method.
         arrays: larger values (key-dimension masks) by field name.
-        provenance: how it was made: model name, target length, seeds, versions, trials.
+        provenance: how it was made: model name, target length, seeds, versions, trials, hashes of the prompts.
     """
 
     kind: str
@@ -56,6 +59,12 @@ class Profile:
     values: dict[str, Any]
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def target_length(self) -> int | None:
+        """Tokens that it was made for, where it says so."""
+        target = self.provenance.get("target_length")
+        return target if isinstance(target, int) else None
 
     def require(self, *, kind: str, spec: RotarySpec) -> None:
         """Raise ProfileError unless the profile is of this kind and was made on such a model."""
@@ -100,3 +109,42 @@ class Profile:
             return cls(value["kind"], Fingerprint(**value["fingerprint"]), value["values"], arrays, value["provenance"])
         except (KeyError, TypeError, OSError, SafetensorError) as error:
             raise ProfileError(f"the profile {str(path)!r} is malformed ({error!r}); write it again") from error
+
+
+@cache
+def shipped() -> dict[str, Profile]:
+    """The profiles that come with ropewalk, by name: settings that authors published, and our own calibrations."""
+    folder = resources.files("ropewalk").joinpath("data", "profiles")
+    with resources.as_file(folder) as path:
+        return {file.stem: Profile.load(file) for file in sorted(path.glob("*.json"))}
+
+
+def find_profile(place: Path) -> Profile:
+    """The profile in a file, or the shipped one of that name.
+
+    Raises:
+        ProfileError: neither is there, or the file is no profile.
+    """
+    if not place.exists() and place.name == str(place) and not place.suffix.removeprefix(".").isalpha():
+        if str(place) not in shipped():
+            raise ProfileError(unknown("profile", str(place), list(shipped())) + "; or give the path of a file")
+        return shipped()[str(place)]
+    return Profile.load(place)
+
+
+def is_shipped(place: Path) -> bool:
+    """Whether `find_profile` would take a shipped profile for it."""
+    return str(place) in shipped() and not place.exists()
+
+
+def shipped_for(kind: str, spec: RotarySpec, target_length: int | None = None) -> tuple[str, Profile] | None:
+    """The shipped profile of a kind that was made on such a model, for such a target (any, if None), with its name.
+
+    Where several were published for one model, the one that is marked as its default is taken.
+    """
+    wanted = Fingerprint.of(spec)
+    for name, profile in shipped().items():
+        fits = profile.kind == kind and profile.fingerprint == wanted and profile.provenance.get("default", True)
+        if fits and target_length in (None, profile.target_length):
+            return name, profile
+    return None

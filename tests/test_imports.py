@@ -29,16 +29,18 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "models": (*CORE, "plan", "profile", "methods", "attention"),
     # by the front door of the package too: `ropewalk.extend` is loaded when it is asked for
     "evaluate": (*CORE, "plan", "profile", "methods", "attention", "models", "execution", "draw", "ropewalk"),
+    "calibrate": (*CORE, "plan", "profile", "methods", "models", "execution", "evaluate", "ropewalk"),
+    "train": (*CORE, "plan", "profile", "methods", "models", "evaluate"),
 }
 FREE = {"ropewalk", "__main__", "cli"}  # the front doors import whatever they offer
 
 # What only some rooms may import from outside.
 OUTSIDE: dict[str, tuple[str, ...]] = {
-    "transformers": ("models", "evaluate"),
-    "torch": ("rotary", "plan", "draw", "attention", "models", "evaluate"),
+    "transformers": ("models", "evaluate", "calibrate", "train"),
+    "torch": ("rotary", "plan", "draw", "attention", "models", "evaluate", "calibrate", "train"),
     "typer": (),
     "rich": ("evaluate",),
-    "matplotlib": ("draw", "evaluate"),
+    "matplotlib": ("draw", "evaluate", "calibrate"),
 }
 
 

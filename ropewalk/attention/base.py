@@ -1,29 +1,33 @@
 """What every attention backend shares: its inputs, its promise, and the choice among backends."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ropewalk.attention.tables import Tables
 from ropewalk.errors import BackendError
-from ropewalk.plan import Plan
+from ropewalk.plan import Plan, PositionMap
 from ropewalk.registry import Registry
 from ropewalk.rotary import RotarySpec
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Attention of the last T of S tokens of one or more sequences, before any rotation.
+    """Attention of the last T of S tokens of one or more sequences, before any rotation of the query.
 
     Attributes:
         query: [B, H, T, D], un-rotated.
-        key: [B, K, S, D], un-rotated; H is a multiple of K.
+        key: [B, K, S, D], un-rotated; H is a multiple of K. NaN where `rotated` is given: only the shape counts then.
         value: [B, K, S, V].
         scaling: multiplies the logits (usually D^-1/2); the plan's own logit scale comes on top.
         positions: token positions of the keys, int64 [S], ascending; None for 0 ... S - 1. Queries are the last T.
         softcap: logits become softcap * tanh(logits / softcap), or None.
         sinks: one extra logit per head that takes weight and gives nothing, [H], or None.
+        rotated: the last keys, as many as the bands ask for, rotated by each key map of the plan, [B, K, n <= S, D]; or
+            None. For backends that have `tables`.
     """
 
     query: Tensor
@@ -33,6 +37,7 @@ class Inputs:
     positions: Tensor | None = None
     softcap: float | None = None
     sinks: Tensor | None = None
+    rotated: Mapping[PositionMap, Tensor] | None = None
 
     @property
     def needs_grad(self) -> bool:
@@ -48,9 +53,14 @@ class Inputs:
 
 
 class Backend(ABC):
-    """One way to carry a plan out. Backends equal the reference and never import one another."""
+    """One way to carry a plan out. Backends equal the reference and never import one another.
+
+    Attributes:
+        tables: cos and sin, of a backend that also takes keys that are rotated already; None: un-rotated keys only.
+    """
 
     name: str
+    tables: Tables | None = None
 
     @abstractmethod
     def unsupported(self, plan: Plan, *, device: torch.device, dtype: torch.dtype, grad: bool) -> str | None:

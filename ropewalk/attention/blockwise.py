@@ -6,7 +6,7 @@ kernel's own causal triangle; its lower edge is one after queries and keys are f
 soft-capped logits, positions with gaps) each block is one dense softmax over all bands.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -101,6 +101,7 @@ class Blockwise(Backend):
     """Blocks of queries; fused pieces where the CPU kernel can, one dense softmax per block elsewhere."""
 
     name = "blockwise"
+    tables: Tables
 
     def __init__(self) -> None:
         self.tables = Tables()
@@ -129,6 +130,13 @@ class Blockwise(Backend):
             x = x.repeat_interleave(inputs.query.shape[1] // x.shape[1], 1)
         return rotate(x, cos, sin, spec)
 
+    def _rotated_keys(self, inputs: Inputs, plan: Plan, spec: RotarySpec, layer: int) -> Mapping[PositionMap, Tensor]:
+        """The last keys under every key map: those that came rotated, or all of them rotated now."""
+        if inputs.rotated is not None:
+            return inputs.rotated
+        maps = dict.fromkeys(band.key for band in plan.bands)
+        return {to: self._turn(inputs.key, inputs, plan, to, spec, layer) for to in maps}
+
     def _scaled_query(self, inputs: Inputs, plan: Plan) -> Tensor:
         scale = plan.query_scale(inputs.key_positions()[-inputs.query.shape[2] :])
         return inputs.query if scale is None else inputs.query * scale.to(inputs.query.dtype)[:, None]
@@ -141,10 +149,7 @@ class Blockwise(Backend):
         value = inputs.value
         if value_width != width:  # the kernel wants one width
             value = torch.nn.functional.pad(value, (0, width - value_width))
-        keys: dict[PositionMap, Tensor] = {}
-        for band in plan.bands:
-            if band.key not in keys:
-                keys[band.key] = self._turn(inputs.key, inputs, plan, band.key, spec, layer)
+        keys = self._rotated_keys(inputs, plan, spec, layer)
         queries = {band.query: self._turn(query, inputs, plan, band.query, spec, layer) for band in plan.bands}
         scaling = inputs.scaling * plan.logit_scale
 
@@ -156,7 +161,7 @@ class Blockwise(Backend):
             for band in plan.bands:
                 for piece in pieces(band.region, start, stop):
                     q = queries[band.query][:, :, piece.start - past : piece.stop - past]
-                    k, v = keys[band.key][:, :, piece.first : piece.last], value[:, :, piece.first : piece.last]
+                    k, v = _tokens(keys[band.key], piece, total), value[:, :, piece.first : piece.last]
                     if k.shape[1] != v.shape[1]:  # keys of their own for every query head
                         v = v.repeat_interleave(k.shape[1] // v.shape[1], 1)
                     out, piece_lse = _attend_piece(q, k, v, piece, band.region, scaling)
@@ -174,8 +179,9 @@ class Blockwise(Backend):
         repeats = heads // inputs.key.shape[1]
         value = inputs.value.repeat_interleave(repeats, 1).to(wide)
         turned = []
+        keys = self._rotated_keys(inputs, plan, spec, layer)
         for band in plan.bands:
-            key = self._turn(inputs.key, inputs, plan, band.key, spec, layer)
+            key = keys[band.key]
             key = key.repeat_interleave(heads // key.shape[1], 1)
             turned.append((band.region, self._turn(query, inputs, plan, band.query, spec, layer), key))
         outputs, lses = [], []
@@ -186,6 +192,7 @@ class Blockwise(Backend):
             seen = torch.zeros(1, dtype=torch.bool, device=n.device)
             for region, q, key in turned:
                 scores = (q[:, :, rows] @ key.mT).to(wide) * (inputs.scaling * plan.logit_scale)
+                scores = torch.nn.functional.pad(scores, (len(n) - key.shape[2], 0))  # keys that no query sees there
                 inside = region.contains(m[rows, None], n[None, :])
                 seen = seen | inside
                 logits = scores if logits is None else torch.where(inside, scores, logits)
@@ -208,6 +215,13 @@ def _fused(inputs: Inputs) -> bool:
         and inputs.softcap is None
         and not inputs.needs_grad
     )
+
+
+def _tokens(keys: Tensor, piece: Piece, total: int) -> Tensor:
+    """The keys of a piece among the last n of `total`."""
+    skipped = total - keys.shape[2]
+    assert piece.first >= skipped, "a band sees keys that were not held"
+    return keys[:, :, piece.first - skipped : piece.last - skipped]
 
 
 def _attend_piece(

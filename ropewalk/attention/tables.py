@@ -18,6 +18,12 @@ class Tables:
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[object, ...], tuple[Tensor, Tensor]] = OrderedDict()
 
+    def __deepcopy__(self, memo: dict[int, object]) -> "Tables":
+        return self  # the copy of a cache that refers to them asks for the same numbers
+
+    def __reduce__(self) -> tuple[type["Tables"], tuple[()]]:
+        return Tables, ()  # a saved cache builds them anew
+
     def get(
         self, to: PositionMap, plan: Plan, layer: int, positions: Tensor | range, device: torch.device
     ) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from ropewalk.cli import (
+    calibrate,
     compare,
     demo,
     doctor,
@@ -17,9 +18,11 @@ from ropewalk.cli import (
     generate,
     harness,
     methods,
+    profiles,
     recommend,
     report,
     show,
+    train,
 )
 from ropewalk.errors import RopewalkError
 
@@ -41,7 +44,10 @@ app.command("report")(report.report)
 app.command("recommend")(recommend.recommend)
 app.command("endpoint")(endpoint.ask)
 app.command("harness")(harness.harness)
+app.add_typer(calibrate.app, name="calibrate")
+app.command("profiles")(profiles.profiles)
 app.command("export")(export.export)
+app.command("train")(train.train)
 app.command("doctor")(doctor.diagnose)
 app.command("demo")(demo.demonstrate)
 

@@ -45,17 +45,19 @@ def compare(
 ) -> None:
     """Compare two methods over stored samples, task by task: differences in pairs, intervals, p adjusted by Holm."""
     with opened(as_json) as out:
+        from ropewalk.evaluate.compare import ENDPOINT, render
         from ropewalk.evaluate.compare import compare as compare_rows
-        from ropewalk.evaluate.compare import render
         from ropewalk.evaluate.row import scored_by
         from ropewalk.evaluate.store import Store
 
         with Store(store, create=False) as kept:
             rows = kept.rows()
             calibration = kept.calibration()
-        # The stock model and the controls have no target.
+        # The stock model, its controls and endpoints are set up for nothing: theirs is that of the first run.
         rows = [
-            row for row in rows if target_length in (None, row.target_length) or row.key.control or row.method == "none"
+            row
+            for row in rows
+            if target_length in (None, row.target_length) or row.method == "none" or row.key.backend == ENDPOINT
         ]
         if by is not None:
             rows = scored_by(rows, by)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
+    from ropewalk.evaluate.effective import Reached
     from ropewalk.evaluate.result import Result
 
 
@@ -100,6 +101,7 @@ def measure(
         from rich.progress import Progress
 
         from ropewalk.evaluate.cluster import sweep_on_ray
+        from ropewalk.evaluate.effective import effective_lengths
         from ropewalk.evaluate.launch import launch
         from ropewalk.evaluate.row import results
         from ropewalk.evaluate.rowfile import read_rows
@@ -148,11 +150,23 @@ def measure(
             else:
                 done = sweep_on_ray(model, units, setup, store, address=ray, workers=workers, on_event=follow)
         with Store(store) as opened_store:
-            measured = results(collect(opened_store, done.keys))
-        out.notes.print(f"{done.measured} of {len(units)} samples measured now, the others stored before; in {store}")
+            stored = collect(opened_store, done.keys)
+        measured, reached = results(stored), effective_lengths(stored)
+        out.notes.print(
+            f"{done.measured} of {len(stored)} samples measured now, the others stored before; in {store}",
+            markup=False,
+            soft_wrap=True,
+        )
         if not as_json:
             out.console.print(table(measured))
-        out.finish({"results": [result.to_json() for result in measured]})
+            if reached:
+                out.console.print(reach_table(reached))
+        out.finish(
+            {
+                "results": [result.to_json() for result in measured],
+                "effective_lengths": [one.to_json() for one in reached],
+            }
+        )
         done.refuse_failures()
 
 
@@ -213,4 +227,23 @@ def table(results: "list[Result]") -> "Table":
         scores = (one.metric, f"{one.score:.3f}", f"{low:.3f} to {high:.3f}", str(one.n))
         costs = (f"{one.cpu_seconds:.0f}", peak, one.backend)
         table.add_row(one.task, format_length(one.length), Text(one.method), *scores, *costs)
+    return table
+
+
+def reach_table(reached: "list[Reached]") -> "Table":
+    """How far each method reaches, for a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from ropewalk.evaluate.report.suites import name_reach
+
+    rules = "; ".join(dict.fromkeys(one.found.rule for one in reached))
+    caption = f"effective length: the largest tested with a macro score above the threshold, {rules}"
+    table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
+    for column in ("suite", "method", "tasks", "effective length", "95% interval", "threshold"):
+        table.add_column(column, justify="right" if column in ("tasks", "threshold") else "left")
+    for one in reached:
+        length, low, high = (name_reach(end, one.largest) for end in (one.found.length, one.found.low, one.found.high))
+        numbers = (str(len(one.tasks)), length, f"{low} to {high}", f"{one.found.threshold:.1f}%")
+        table.add_row(Text(one.suite), Text(one.method), *numbers)
     return table

@@ -50,7 +50,7 @@ def generate(
 
         import ropewalk
         from ropewalk.methods import parse
-        from ropewalk.models.loading import load_model, load_tokenizer
+        from ropewalk.models.loading import accelerator, load_model, load_tokenizer
 
         wanted = parse(method)
         inputs = _encode(load_tokenizer(model), text, chat)
@@ -62,7 +62,7 @@ def generate(
                 f"--target-length {target} is less than the prompt of {prompt_tokens} tokens and {max_new_tokens} new "
                 f"ones; give at least {needed} or leave it out"
             )
-        network, tokenizer = load_model(model, target_length=target)
+        network, tokenizer = load_model(model, target_length=target, device=accelerator())
         torch.manual_seed(seed)
         sampling: dict[str, Any] = {"do_sample": False}
         if temperature > 0:

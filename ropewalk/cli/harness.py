@@ -100,14 +100,14 @@ def harness(
         from ropewalk.evaluate.store import Store
         from ropewalk.evaluate.sweep import collect
         from ropewalk.methods import parse
-        from ropewalk.models.loading import load_config, load_model
+        from ropewalk.models.loading import accelerator, load_config, load_model
         from ropewalk.models.spec import spec_from_config
 
         spec = spec_from_config(load_config(model))
         target = target_length or spec.pretrained_length
         for one in map(parse, method):  # refused before the weights are read
             one.resolve(spec, target).check_target(spec, target)
-        network, tokenizer = load_model(model, target_length=target)
+        network, tokenizer = load_model(model, target_length=target, device=accelerator())
         with Store(store) as samples:
             with Progress(console=out.notes) as bar:
                 done = run_harness(

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import ropewalk
 from ropewalk.evaluate import corpus as corpora
+from ropewalk.evaluate.calibrated import refuse_calibrated
 from ropewalk.evaluate.controlled import measure_controlled
 from ropewalk.evaluate.controls import resolve, shortened
 from ropewalk.evaluate.document import Document
@@ -113,7 +114,7 @@ class Bench:
             document=unit.document,
             model_sha256=self._model_sha256,
             tokenizer_sha256=self._tokenizer_sha256,
-            corpus_sha256=self._corpus_sha256,
+            corpus_sha256=task.own_text[1] if task.own_text else self._corpus_sha256,
             dtype=str(self.model.dtype).removeprefix("torch."),
             backend=backend,
         )
@@ -122,11 +123,13 @@ class Bench:
         """Score a unit.
 
         Raises:
-            EvaluationError: a length that is too short for the task.
+            EvaluationError: a length that is too short for the task, or a prompt that calibrated the method.
         """
         key = self.key(unit)
         task, document = self.task(unit.task), self.document(unit)
-        self._attach(unit.method, unit.target_length)
+        extension = self._attach(unit.method, unit.target_length)
+        refuse_calibrated(extension.method, prompt_sha256(document.ids))
+        task.prepare(self.model, self.tokenizer, document, report=report)
         with Peak(self.model.device) as peak:
             wall, processor = time.perf_counter(), time.process_time()
             if unit.control:
@@ -140,7 +143,7 @@ class Bench:
             key=key,
             method=unit.method,
             model=self.name,
-            corpus=self.setup.corpus,
+            corpus=task.own_text[0] if task.own_text else self.setup.corpus,
             target_length=unit.target_length,
             prompt_sha256=prompt_sha256(document.ids),
             metric=task.metric,
@@ -152,7 +155,7 @@ class Bench:
             cpu_seconds=cpu_seconds,
             peak_bytes=peak.bytes,
             device=_device(self.model.device),
-            details={"window": self.window, **sample.details},
+            details={"pretrained_length": self.window, **sample.details},
             versions=versions(),
         )
 

@@ -19,13 +19,9 @@ class Measurer:
     """What each Ray actor holds: a loaded model, on a GPU where the actor was given one."""
 
     def __init__(self, source: str, setup: Setup, longest: int) -> None:
-        import torch
+        from ropewalk.models.loading import accelerator, load_model
 
-        from ropewalk.models.loading import load_model
-
-        model, tokenizer = load_model(source, target_length=longest)
-        if torch.cuda.is_available():
-            model.cuda()
+        model, tokenizer = load_model(source, target_length=longest, device=accelerator())
         self.bench = Bench(model, tokenizer, name=source, setup=setup)
 
     def feasible(self, units: Sequence[Unit]) -> Any:
@@ -56,17 +52,17 @@ def sweep_on_ray(
     *,
     address: str,
     workers: int,
-    gpus: float = 0.0,
     on_event: Callable[[dict[str, Any]], None] | None = None,
 ) -> Finished:
     """Sweep with `workers` Ray actors, one model each; a worker that dies loses the sample in flight.
+
+    Where the cluster has GPUs, each worker gets one.
 
     The store stays with this process: SQLite does not work over a network.
 
     Args:
         source: of the model; a name that every machine of the cluster can load.
         address: of the cluster, as `ray.init` takes it; "local" starts one on this machine.
-        gpus: that each worker gets.
 
     Raises:
         EvaluationError: Ray is not installed, the cluster is not there, or a worker was lost; what is stored is kept.
@@ -85,7 +81,7 @@ def sweep_on_ray(
     done = Finished()
     try:
         with Store(store) as kept:
-            _share(ray, source, units, setup, kept, done, workers=workers, gpus=gpus, on_event=on_event)
+            _share(ray, source, units, setup, kept, done, workers=workers, on_event=on_event)
     except RayActorError as error:
         raise EvaluationError(f"a Ray worker was lost ({error}); what is stored is kept: run it again") from error
     except RayTaskError as error:
@@ -105,9 +101,9 @@ def _share(
     done: Finished,
     *,
     workers: int,
-    gpus: float,
     on_event: Callable[[dict[str, Any]], None] | None,
 ) -> None:
+    gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
     actor = ray.remote(num_gpus=gpus, num_cpus=1)(Measurer)
     idle = [actor.remote(source, setup, max(unit.length for unit in units)) for _ in range(workers)]
     units, remarks = ray.get(idle[0].feasible.remote(list(units)))

@@ -16,6 +16,9 @@ from ropewalk.lengths import format_length
 
 # Backend of rows that a server answered.
 ENDPOINT = "endpoint"
+# Documents: with fewer, two-sided p of McNemar's test and of sign flips is 2 / 2^5 at best, and a bootstrap of so few
+# covers the mean less often than it says.
+ENOUGH = 6
 
 
 @dataclass(frozen=True)
@@ -148,12 +151,15 @@ def _cells(rows: Sequence[Row], name: str, served: bool) -> dict[tuple[Any, ...]
         cell = (key.task, key.protocol, key.template, key.corpus_sha256, row.metric)
         cells.setdefault((cell, family), []).append(row)
     for found in cells.values():
-        settings = {(row.key.resolved, row.key.plan_sha256, row.key.backend, row.model) for row in found}
+        # Number type and weights can differ only where an endpoint is one of the two.
+        settings = {
+            (row.key.resolved, row.model, row.key.plan_sha256, row.key.backend, row.key.dtype, row.key.model_sha256)
+            for row in found
+        }
         if len(settings) > 1:
             which = "; ".join(
-                sorted(
-                    f"{resolved} of {model} (plan {plan[:8]}, {backend})" for resolved, plan, backend, model in settings
-                )
+                f"{resolved} of {model} (plan {plan[:8]}, {backend}, {dtype}, weights {weights[:8]})"
+                for resolved, model, plan, backend, dtype, weights in sorted(settings)
             )
             raise EvaluationError(
                 f"{name!r} stands for {len(settings)} settings of {found[0].key.task} at {found[0].key.length}: "
@@ -212,6 +218,10 @@ def _warnings(
         found.append(f"{seen} of {len(pairs)} prompts were used to calibrate: these are not test scores")
     if len(pairs) == 1:
         found.append("a single document: its samples are taken as independent, and nothing is said of other documents")
+    elif 1 < len(pairs) < ENOUGH:
+        found.append(
+            f"{len(pairs)} documents: no p of fewer than {ENOUGH} falls below 0.05, and their intervals are too narrow"
+        )
     changed = {name for a, b in pairs for name, _ in a.versions.items() ^ b.versions.items()}
     if changed:
         found.append(f"the methods were run with different versions of {', '.join(sorted(changed))}")

@@ -47,11 +47,12 @@ def measure_controlled(
     order = [question for prompt in prompts for question in prompt.questions]
     scores = [score for sample in samples for score in sample.scores]
     by_question = dict(zip(order, scores, strict=True))
+    # What a task says of one prompt goes first: `tokens` and `depths` are by question here.
     details = {
         "control": resolve(control, window),
         "window": window,
-        **_by_question(prompts, task.pieces(tokenizer, document), len(order)),
         **_joined(samples),
+        **_by_question(prompts, task.pieces(tokenizer, document), len(order)),
     }
     return Sample(
         tuple(by_question[question] for question in range(len(order))),

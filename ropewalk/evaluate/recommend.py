@@ -1,18 +1,21 @@
 """Name a method for a model and a length, by what was measured."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
 from ropewalk.errors import EvaluationError
-from ropewalk.evaluate.paired import Difference, paired_difference
+from ropewalk.evaluate.compare import ENDPOINT
+from ropewalk.evaluate.metric import lower_is_better
+from ropewalk.evaluate.paired import Difference, holm, paired_difference
 from ropewalk.evaluate.row import Row
 from ropewalk.evaluate.statistics import Interval, interval
 
 STOCK = "none"
-# In tasks whose scores are losses, less is better.
-LOSSES = ("nats_per_token",)
+# What is taken for a difference.
+SURE = 0.05
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Candidate:
         score: mean over tasks of their means, higher is better; `ci95`: over documents.
         documents: that it was measured on.
         against_stock: paired difference from the stock model on the same documents; None where that was not measured.
+        holm_p: its p, adjusted over the methods: the best of several is the best by luck more often than one is.
         cpu_seconds: processor time of a document, mean.
         short: paired difference from the stock model at the longest length within the trained window, None if not
             measured: what attaching it costs short texts.
@@ -37,6 +41,7 @@ class Candidate:
     ci95: Interval
     documents: int
     against_stock: Difference | None
+    holm_p: float | None
     cpu_seconds: float
     short: Difference | None
 
@@ -69,79 +74,105 @@ class Recommendation:
 def recommend(rows: Sequence[Row], target_length: int, pretrained_length: int) -> Recommendation:
     """The method with the highest score at the target length, if it is better than the stock model beyond doubt.
 
-    A method counts under the setting that it was measured with; controls do not count. Only the prompts that every
-    method has read count, scores of different tasks are averaged as they are, and ties go to the cheaper.
+    Beyond doubt: by the paired test, p below SURE after Holm over the methods, which takes six documents or more. A
+    method counts under the setting that it was measured with; controls and endpoints do not count, and losses only
+    where no task at the length has a score. Only the prompts that every method has read count (a method with less
+    than half of them is left out), scores of different tasks are averaged as they are, and ties go to the cheaper.
 
     Args:
-        rows: of one model, from one store or several.
+        rows: of one model, from one store or several. Where they have several fingerprints, tokenizers or number types,
+            those count that have most of the rows.
         target_length, pretrained_length: tokens.
 
     Raises:
         EvaluationError: no rows beyond the trained window, though the target is.
     """
-    rows = [row for row in rows if not row.key.control]
+    rows = [row for row in rows if not row.key.control and row.key.backend != ENDPOINT]
     reach = [row for row in rows if row.key.length > pretrained_length or target_length <= pretrained_length]
     if not reach:
         raise EvaluationError(
             f"nothing was measured beyond the {pretrained_length} tokens that the model was trained on; run "
             f"`ropewalk eval needle --lengths {target_length} --method none --method METHOD` with it first"
         )
-    tested = sorted({row.key.length for row in reach})
+    [(identity, _)] = Counter(map(_identity, reach)).most_common(1)
+    strange = sum(_identity(row) != identity for row in rows)
+    rows = [row for row in rows if _identity(row) == identity]
+    tested = sorted({row.key.length for row in reach if _identity(row) == identity})
     length = next((one for one in tested if one >= target_length), tested[-1])
+    if not all(lower_is_better(row.metric) for row in rows if row.key.length == length):
+        rows = [row for row in rows if not lower_is_better(row.metric)]
     here = _settings(row for row in rows if row.key.length == length)
     within = [row.key.length for row in rows if row.key.length <= pretrained_length]
     short = _settings(row for row in rows if within and row.key.length == max(within))
+    most = max(len(group) for group in here.values())
+    few = {name: group for name, group in here.items() if 2 * len(group) < most}
+    here = {name: group for name, group in here.items() if name not in few}
     common = set.intersection(*({_prompt(row) for row in group} for group in here.values()))
     if not common:
         raise EvaluationError(f"no prompt was read with every method at {length} tokens; evaluate all in one command")
     kept = {name: [row for row in group if _prompt(row) in common] for name, group in here.items()}
     stock = next((group for group in kept.values() if group[0].method == STOCK), None)
     inside = next((group for group in short.values() if group[0].method == STOCK), None)
-    candidates = sorted(
-        (_candidate(group, stock, short.get(name), inside) for name, group in kept.items()),
-        key=lambda one: (-one.score, one.cpu_seconds),
-    )
-    return _decide(candidates, kept, length, target_length)
+    candidates = _adjusted([_candidate(group, stock, short.get(name), inside) for name, group in kept.items()])
+    ranked = sorted(zip(candidates, kept.values(), strict=True), key=lambda pair: (-pair[0].score, pair[0].cpu_seconds))
+    remarks = [f"{strange} samples of another fingerprint, tokenizer or number type are left out"] if strange else []
+    if few:
+        names = ", ".join(group[0].method for group in few.values())
+        remarks.append(f"left out, with less than half of the {most} prompts: {names}")
+    return _decide(ranked, length, target_length, remarks)
 
 
-def _settings(rows: Any) -> dict[tuple[str, str], list[Row]]:
-    settings: dict[tuple[str, str], list[Row]] = {}
+def _identity(row: Row) -> tuple[str, str, str]:
+    """What must agree for rows of one name to be of one model."""
+    return row.key.model_sha256, row.key.tokenizer_sha256, row.key.dtype
+
+
+def _settings(rows: Iterable[Row]) -> dict[tuple[str, str, str], list[Row]]:
+    settings: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        settings.setdefault((row.key.resolved, row.key.plan_sha256), []).append(row)
+        settings.setdefault((row.key.resolved, row.key.plan_sha256, row.key.backend), []).append(row)
     return settings
 
 
+def _adjusted(candidates: list[Candidate]) -> list[Candidate]:
+    """With `holm_p` filled in."""
+    ps = holm([one.against_stock.p for one in candidates if one.against_stock])
+    adjusted = iter(ps)
+    return [replace(one, holm_p=next(adjusted)) if one.against_stock else one for one in candidates]
+
+
 def _decide(
-    candidates: list[Candidate], kept: dict[tuple[str, str], list[Row]], length: int, target_length: int
+    ranked: list[tuple[Candidate, list[Row]]], length: int, target_length: int, remarks: list[str]
 ) -> Recommendation:
-    best = candidates[0]
-    remarks = []
+    """By candidates with their rows, best first."""
+    best, its_rows = ranked[0]
     if length < target_length:
         remarks.append(f"the longest tested length is {length}: {target_length} tokens were not measured")
     if best.documents < 10:
         remarks.append(f"{best.documents} documents only")
     gain = best.against_stock
+    sure = gain is None or (gain.mean > 0 and best.holm_p is not None and best.holm_p < SURE)
     if best.method == STOCK:
         reason = f"no method scored higher than the stock model at {length} tokens"
     elif gain is None:
         reason = f"highest score at {length} tokens; the stock model was not measured there"
-    elif gain.interval.low <= 0:
+    elif not sure:
         reason = f"at {length} tokens nothing is better than the stock model beyond doubt"
     else:
         reason = f"highest score at {length} tokens, and better than the stock model there"
-    wins = best.method != STOCK and (gain is None or gain.interval.low > 0)
-    groups = {group[0].key.resolved: group for group in kept.values()}
+    wins = best.method != STOCK and sure
     cheaper = [
         other.method
-        for other in candidates[1:]
+        for other, rows in ranked[1:]
         if wins
         and other.method != STOCK
         and other.cpu_seconds < best.cpu_seconds
-        and (difference := _paired(groups[best.resolved], groups[other.resolved])) is not None
-        and difference.interval.high >= 0
+        and (difference := _paired(its_rows, rows)) is not None
+        and (difference.mean >= 0 or difference.p >= SURE)
     ]
     method = best.method if wins else STOCK
-    return Recommendation(method, length, reason, tuple(cheaper), tuple(candidates), tuple(remarks))
+    candidates = tuple(one for one, _ in ranked)
+    return Recommendation(method, length, reason, tuple(cheaper), candidates, tuple(remarks))
 
 
 def _candidate(
@@ -150,15 +181,15 @@ def _candidate(
     row = group[0]
     tasks = {row.key.task for row in group}
     means = [fmean(_oriented(each) for each in group if each.key.task == task) for task in tasks]
-    places = [(each.key.seed, each.key.document) for each in group]
     return Candidate(
         method=row.method,
         resolved=row.key.resolved,
         target_length=row.target_length,
         score=fmean(means),
-        ci95=interval([_oriented(each) for each in group], places),
+        ci95=interval([_oriented(each) for each in group], [_prompt(each) for each in group]),
         documents=len(group),
         against_stock=_paired(stock, group) if stock and row.method != STOCK else None,
+        holm_p=None,
         cpu_seconds=fmean(each.cpu_seconds for each in group),
         short=_paired(inside, short) if inside and short and row.method != STOCK else None,
     )
@@ -170,7 +201,7 @@ def _prompt(row: Row) -> tuple[str, str]:
 
 def _oriented(row: Row) -> float:
     """The mean score of a document; more is better."""
-    return fmean(row.scores) * (-1 if row.metric in LOSSES else 1)
+    return fmean(row.scores) * (-1 if lower_is_better(row.metric) else 1)
 
 
 def _paired(first: list[Row], second: list[Row]) -> Difference | None:

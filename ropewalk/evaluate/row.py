@@ -23,7 +23,8 @@ class Key:
         plan_sha256: of its plan: a profile that was made anew under the same name is another method.
         length: tokens asked for, before any control.
         seed, document: seed of the run, and index of the document in it.
-        model_sha256, tokenizer_sha256, corpus_sha256: see `ropewalk.evaluate.fingerprint` and `corpus`.
+        model_sha256, tokenizer_sha256: see `ropewalk.evaluate.fingerprint`.
+        corpus_sha256: of the text that documents are made of: the corpus's, or that of the user's file of questions.
         dtype, backend: what computed it.
     """
 

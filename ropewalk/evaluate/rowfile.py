@@ -12,11 +12,20 @@ from ropewalk.evaluate.row import Key, Row
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows; the file is there whole or not at all."""
+    """Write rows; the file is there whole or not at all.
+
+    Raises:
+        EvaluationError: it cannot be written.
+    """
     text = "".join(json.dumps(asdict(row)) + "\n" for row in rows)
     partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise EvaluationError(
+            f"cannot write {str(path)!r} ({error.strerror}); name a place that can be written to"
+        ) from error
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -27,7 +36,11 @@ def read_rows(path: Path) -> list[Row]:
     """
     if not path.is_file():
         raise EvaluationError(f"there are no rows at {str(path)!r}; give a file that was written by this version")
-    return _rows(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EvaluationError(f"cannot read {str(path)!r} as UTF-8 text ({error}); give a file of rows") from error
+    return _rows(text, str(path))
 
 
 def shipped_rows() -> list[Row]:

@@ -64,6 +64,8 @@ def interval(scores: Sequence[float], clusters: Sequence[Hashable], *, seed: int
     - Only zeros and ones, in one document or with the same mean in all: Wilson over samples. Resampling would give an
       interval of width zero there, which 10 hits of 10 do not deserve. Within one document it takes the samples as
       independent, so it says nothing about other documents.
+    - One and the same share (0 to 1) for all samples, or for the only one: Wilson too, for the same reason. No scores
+      in [0, 1] with that mean vary more than zeros and ones do.
     - Other scores of one document: bootstrap over its samples, with the same limit.
 
     Raises:
@@ -75,7 +77,8 @@ def interval(scores: Sequence[float], clusters: Sequence[Hashable], *, seed: int
     for score, cluster in zip(scores, clusters, strict=True):
         totals.setdefault(cluster, []).append(score)
     alike = len({sum(group) / len(group) for group in totals.values()}) == 1
-    if alike and set(scores) <= {0.0, 1.0}:
+    constant = len(set(scores)) == 1 and 0 <= scores[0] <= 1
+    if constant or (alike and set(scores) <= {0.0, 1.0}):
         return wilson(sum(scores), len(scores))
     if len(totals) > 1:
         return bootstrap(scores, clusters, seed=seed)

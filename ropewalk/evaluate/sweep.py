@@ -9,6 +9,7 @@ from typing import Any
 from ropewalk.errors import EvaluationError
 from ropewalk.evaluate.bench import Bench
 from ropewalk.evaluate.estimate import Estimate, estimate, known_seconds
+from ropewalk.evaluate.fingerprint import prompt_sha256
 from ropewalk.evaluate.row import Key, Row
 from ropewalk.evaluate.store import Store
 from ropewalk.evaluate.unit import Setup, Unit
@@ -122,6 +123,7 @@ def feasible(bench: Bench, units: Sequence[Unit]) -> tuple[list[Unit], list[str]
 
 def _measure(bench: Bench, unit: Unit, store: Store, done: Finished, say: Callable[[Step], None]) -> bool:
     """Measure and store one unit; False where it has no finite score."""
+    store.refuse_calibration([prompt_sha256(bench.document(unit).ids)])
     try:
         row = bench.measure(unit, lambda stage, fraction: say(Step(unit, stage, fraction)))
     except EvaluationError as error:  # of this document alone: the others may have a score
@@ -147,10 +149,11 @@ def work(
     estimates: bool,
 ) -> dict[str, Any]:
     """In a process of its own (see `ropewalk.execution`): load the model and sweep; several share units by claims."""
-    from ropewalk.models.loading import load_model
+    from ropewalk.models.loading import accelerator, load_model
 
     listed = [Unit(**unit) for unit in units]
-    model, tokenizer = load_model(source, target_length=max(unit.length for unit in listed))
+    longest = max(unit.length for unit in listed)
+    model, tokenizer = load_model(source, target_length=longest, device=accelerator())
     last: tuple[Unit, str, int] | None = None
 
     def progress(step: Step) -> None:

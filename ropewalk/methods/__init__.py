@@ -3,6 +3,7 @@
 from ropewalk.errors import MethodError
 from ropewalk.methods.base import METHODS, FrequencyMethod, Method, PositionMethod
 from ropewalk.methods.by_parts import Llama3, NTKByParts
+from ropewalk.methods.clex import CLEX
 from ropewalk.methods.combined import Combined
 from ropewalk.methods.dca import DualChunkAttention
 from ropewalk.methods.dpe import DPE
@@ -37,6 +38,7 @@ def parse(text: str) -> Method:
 
 
 __all__ = [
+    "CLEX",
     "DPE",
     "METHODS",
     "NTK",

@@ -12,7 +12,7 @@ from ropewalk.grid import Grid
 from ropewalk.methods.base import METHODS, Choice, PositionMethod, extension_factor, require
 from ropewalk.methods.two_bands import local_window, two_bands
 from ropewalk.plan import Band, PositionMap
-from ropewalk.profile import Profile
+from ropewalk.profile import Profile, find_profile, is_shipped, shipped_for
 from ropewalk.rotary import RotarySpec
 
 
@@ -29,9 +29,10 @@ class DPE(PositionMethod):
     Attributes:
         window: w, tokens. Left out: an eighth of the trained window, at most 1,024 (the released value).
         scales: one scale >= 1 per group of neighbouring pairs, fastest first; the number of groups divides the pairs.
-            Left out: 1 for pairs whose wavelength is at most a sixth of the trained window, 2 x target / trained for
-            the rest.
-        profile: path of a calibrated profile with window, scales and key-dimension mask; what is given beside it wins.
+            Left out: those of a shipped profile for this model and target; where there is none, 1 for pairs whose
+            wavelength is at most a sixth of the trained window, 2 x target / trained for the rest.
+        profile: path of a calibrated profile with window, scales and key-dimension mask, or the name of a shipped one
+            (`ropewalk profiles`); what is given beside it wins.
         mask: which (layer, query head, pair) are key dimensions, bool [layers or 1, heads or 1, pairs]; all if None.
     """
 
@@ -54,26 +55,21 @@ class DPE(PositionMethod):
         rule = "1 where the wavelength is at most a sixth of the trained window, 2 x target / trained elsewhere"
         own: dict[str, Choice] = {"window": window, "scales": (tuple(np.where(fast, 1.0, slow).tolist()), rule)}
         if self.profile is not None:
-            own |= self._from_profile(spec, target_length)
+            profile = find_profile(self.profile)
+            profile.require(kind="dpe", spec=spec)
+            own |= _from_profile(profile, ("shipped " if is_shipped(self.profile) else "") + f"profile {self.profile}")
+        elif self.scales is None and (found := shipped_for("dpe", spec, target_length)):
+            own |= _from_profile(found[1], f"shipped profile {found[0]}")
         return super().choose(spec, target_length) | own
 
-    def _from_profile(self, spec: RotarySpec, target_length: int) -> dict[str, Choice]:
-        assert self.profile is not None
-        profile = Profile.load(self.profile)
-        profile.require(kind="dpe", spec=spec)
-        reason = f"profile {self.profile}"
-        read: dict[str, Callable[[Any], Any]] = {
-            "scales": lambda value: tuple(map(float, value)),
-            "window": int,
-            "logit_scale": float,
-        }
-        try:
-            own = {name: (read[name](value), reason) for name, value in profile.values.items() if name in read}
-            if "mask" in profile.arrays:
-                own["mask"] = (Grid(profile.arrays["mask"]), reason)
-        except (TypeError, ValueError) as error:
-            raise ProfileError(f"the profile {str(self.profile)!r} holds a value of the wrong type: {error}") from error
-        return own
+    def natural_length(self, spec: RotarySpec) -> int:
+        """What the profile was made for, given or shipped for this model; else as for any method."""
+        made: int | None = None
+        if self.profile is not None:
+            made = find_profile(self.profile).target_length
+        elif self.scales is None and (found := shipped_for("dpe", spec)):
+            made = found[1].target_length
+        return made or super().natural_length(spec)
 
     def __str__(self) -> str:
         if self.mask is not None and self.profile is not None:  # the profile brings its mask
@@ -104,3 +100,21 @@ class DPE(PositionMethod):
         offset = self.window - np.floor(self.window / scale)
         query = PositionMap(Grid(scale), Grid(offset), floor=True)
         return two_bands(self.window, query, PositionMap(Grid(scale), floor=True))
+
+
+def _from_profile(profile: Profile, name: str) -> dict[str, Choice]:
+    """The fields that a profile of dpe holds; the reason says which one, and what it was made for."""
+    made = profile.target_length
+    reason = name + (f", made for {made} tokens" if made else "")
+    read: dict[str, Callable[[Any], Any]] = {
+        "scales": lambda value: tuple(map(float, value)),
+        "window": int,
+        "logit_scale": float,
+    }
+    try:
+        own = {field: (read[field](value), reason) for field, value in profile.values.items() if field in read}
+        if "mask" in profile.arrays:
+            own["mask"] = (Grid(profile.arrays["mask"]), reason)
+    except (TypeError, ValueError) as error:
+        raise ProfileError(f"the {name} holds a value of the wrong type: {error}") from error
+    return own

@@ -28,8 +28,8 @@ class LongRoPE(FrequencyMethod):
         short: one factor per pair for texts within the original window. Left out: all 1.
         original: window up to which the short factors hold, tokens. Left out: the trained window.
         factor: s of the attention factor. Left out: target / original.
-        attention_factor: multiplies cos and sin. Left out: sqrt(1 + ln s / ln L).
-        file: JSON with "long_factor" and, optionally, "short_factor", as in a model's configuration.
+        attention_factor: multiplies cos and sin. Left out: the file's, or sqrt(1 + ln s / ln L).
+        file: JSON with "long_factor" and, optionally, "short_factor" and "attention_factor", as in a configuration.
     """
 
     name: ClassVar[str] = "longrope"
@@ -62,10 +62,15 @@ class LongRoPE(FrequencyMethod):
         try:
             value = json.loads(path.read_text())
             names = {"long": "long_factor", "short": "short_factor"}
-            return {k: (tuple(map(float, value[n])), f"file {path}") for k, n in names.items() if n in value}
+            own: dict[str, Choice] = {
+                k: (tuple(map(float, value[n])), f"file {path}") for k, n in names.items() if n in value
+            }
+            if value.get("attention_factor") is not None:
+                own["attention_factor"] = (float(value["attention_factor"]), f"file {path}")
+            return own
         except OSError as error:
             raise MethodError(f"longrope: cannot read {str(path)!r}: {error.strerror}") from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise MethodError(
                 f"longrope: {str(path)!r} is not JSON with lists long_factor and short_factor: {error}"
             ) from error

@@ -2,7 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ropewalk.attention import BACKENDS
+from ropewalk.attention.rotated import reaches, unsupported
 from ropewalk.models.seam import name_of
+from ropewalk.plan import Plan
 
 if TYPE_CHECKING:
     from ropewalk.models.huggingface import Extension
@@ -30,9 +33,10 @@ def describe(extension: "Extension") -> str:
     else:
         if extension.shared_rotary and not extension.plan.takes_attention:
             lines.append("  attention is taken over: layers that stay as they are share the rotary module")
-        lines.append(
-            f"  attention: backend {extension.backend}; the cache holds un-rotated keys, rotated anew when used"
-        )
+        lines.append(f"  attention: backend {extension.backend}")
+        lines.append(f"  {cache_of(extension.plan, extension.backend)}")
+        if extension.left_plain:
+            lines.append(f"  caches that hold un-rotated keys so far: {'; '.join(extension.left_plain)}")
     if kinds["sliding"]:
         lines.append(f"  layers {kinds['sliding']} have a window within the trained length and stay as they are")
     if kinds["none"]:
@@ -45,6 +49,19 @@ def describe(extension: "Extension") -> str:
     if extension.comparison is not None:
         lines.append(f"  self-test: largest logit difference to the stock model {extension.comparison.difference:g}")
     return "\n".join(lines)
+
+
+def cache_of(plan: Plan, backend: str) -> str:
+    """Which keys a cache holds under a plan."""
+    reason = unsupported(plan)
+    if BACKENDS.get(backend).tables is None:
+        reason = f"backend {backend} takes no others"
+    if reason is not None:
+        return f"cache: un-rotated keys, rotated anew at every step: {reason}"
+    near = [reach for reach in reaches(plan).values() if reach is not None]
+    layout = f", and the last {max(near)} also by that of the local band" if near else ""
+    held = f"a DynamicCache holds keys rotated once, by the key map of the {'remote band' if near else 'plan'}{layout}"
+    return f"cache: {held}; any other cache holds un-rotated keys, rotated anew at every step"
 
 
 def shorten(value: object) -> str:

@@ -36,7 +36,8 @@ def extend(
     """Attach a context-extension method to a loaded RoPE model, in place.
 
     A method that only changes the frequency table leaves the model's attention and cache as they are. Any other takes
-    attention over and caches un-rotated keys. Use the result as a context manager, or call `remove()`.
+    attention over and has caches hold keys as its bands want them (see `describe()`). Use the result as a context
+    manager, or call `remove()`.
 
     Args:
         model: a causal transformers model (or its base model).
@@ -106,6 +107,7 @@ class Extension:
         plan: what a text of `target_length` tokens gets.
         backend: name of the attention backend, or "model's own".
         asked_backend: the backend that `extend` was given, "auto" included.
+        left_plain: why caches that came by hold un-rotated keys, as keys of a dict.
     """
 
     def __init__(
@@ -140,6 +142,7 @@ class Extension:
         self._admission = Admission(method, self.spec, target_length)
         self._overrides: list[Override] = []
         self._hook: RemovableHandle | None = None
+        self.left_plain: dict[str, None] = {}
         model.__dict__[MARK] = self
         try:
             self._install()
@@ -149,8 +152,11 @@ class Extension:
 
     def _install(self) -> None:
         if self.backend != OWN:
-            self._seam.executor = Banded(self.census, self._admission.plans, self.backend, self._admission.limits)
+            banded = Banded(self.census, self._admission.plans, self.backend, self._admission.limits)
+            banded.left_plain = self.left_plain
+            self._seam.executor = banded
             self._seam.attach()
+            self._hook = self.model.register_forward_pre_hook(banded.prepare, with_kwargs=True)
         elif self.plan.table != self.spec.table or self.method.length_dependent:
             self._override_rotary()
             self._hook = self.model.register_forward_pre_hook(self._admit, with_kwargs=True)

@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["DEFAULT_MODEL", "check_memory", "load_config", "load_model", "load_tokenizer", "required_memory"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "accelerator",
+    "check_memory",
+    "load_config",
+    "load_model",
+    "load_tokenizer",
+    "required_memory",
+]
 
 
 def load_model(
@@ -21,14 +29,16 @@ def load_model(
     dtype: "torch.dtype | None" = None,
     target_length: int | None = None,
     config: "PretrainedConfig | None" = None,
+    device: str = "cpu",
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """A causal language model in eval mode on the CPU, with its tokenizer.
+    """A causal language model in eval mode, with its tokenizer.
 
     Args:
         source: a hub id, a local folder, a `.gguf` file or "package:NAME" (see `ropewalk.models.source.locate`).
         dtype: of the weights; None takes the checkpoint's (bfloat16 for a GGUF, whose weights are rounded to it).
         target_length: tokens; when given, a length that does not fit into memory is refused before loading.
         config: in place of the one that lies with the weights.
+        device: to put it on, see `accelerator`.
 
     Raises:
         ModelError: the source is not there, cannot be read, lacks weights, or does not fit.
@@ -48,7 +58,16 @@ def load_model(
     if report["missing_keys"]:  # transformers would fill them with random numbers and only warn
         missing = sorted(report["missing_keys"])
         raise ModelError(f"{source} lacks {len(missing)} weights ({missing[0]}, ...); give a complete checkpoint")
+    if device != "cpu":  # where it is loaded
+        model.to(device)
     return model.eval(), tokenizer
+
+
+def accelerator() -> str:
+    """ "cuda" where this process sees a CUDA device, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def load_config(source: str) -> "PretrainedConfig":

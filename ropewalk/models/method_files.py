@@ -10,6 +10,7 @@ import numpy as np
 from ropewalk.errors import ProfileError
 from ropewalk.grid import Grid
 from ropewalk.methods import Combined, Method, parse
+from ropewalk.profile import is_shipped
 
 
 def pack(method: Method, folder: Path, arrays: dict[str, np.ndarray]) -> str:
@@ -24,6 +25,8 @@ def pack(method: Method, folder: Path, arrays: dict[str, np.ndarray]) -> str:
         changes: dict[str, Any] = {}
         for field in _given(part):
             value = getattr(part, field.name)
+            if isinstance(value, Path) and is_shipped(value):
+                continue  # it comes with ropewalk on the other machine too
             if isinstance(value, Path):
                 changes[field.name] = Path(f"{part.name}-{field.name}{value.suffix}")
                 for suffix in {value.suffix, ".safetensors"}:  # a profile keeps its arrays beside it
@@ -46,7 +49,7 @@ def unpack(text: str, folder: Path, arrays: dict[str, np.ndarray]) -> Method:
         }  # fmt: skip
         for field in _given(part):
             value = getattr(part, field.name)
-            if isinstance(value, Path):
+            if isinstance(value, Path) and not is_shipped(value):
                 if value.name != str(value):
                     raise ProfileError(f"{str(value)!r} is not a file of the sidecar; save it again")
                 changes[field.name] = folder / value

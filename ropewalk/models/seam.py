@@ -2,7 +2,7 @@
 
 No forward of the model is replaced and no class is patched. The rotary modules of one model return cos = 1, sin = 0
 (q * 1 + rotated(q) * 0 is exact), one attention function and one mask function are registered with transformers under
-one name, and everything else (rotation, bands, cache of un-rotated keys) follows from what arrives there.
+one name, and everything else (rotation, bands, what a cache holds) follows from what arrives there.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,6 +1,7 @@
 """`ropewalk compare`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,19 @@ def test_compare_prints_a_table_with_what_is_needed(call: Call, store: Path) -> 
     code, out, err = call("compare", "none", "dpe", "--store", store, "--find", 0.1)
     assert code == 0, err
     assert "+0.333" in out and "needed" in out
+
+
+def test_target_length_chooses_among_methods_only(run: Run, store: Path) -> None:
+    with Store(store) as kept:
+        for document in range(6):
+            other = sample(document, [1.0, 1.0], method="dpe", resolved="dpe:window=7", plan_sha256="other")
+            kept.append(replace(other, target_length=32768))
+            kept.append(sample(document, [0.5, 0.5], method="gpt", backend="endpoint"))
+    for stock in ("none", "gpt"):
+        done = run("compare", stock, "dpe", "--store", store, "--target-length", "32k", "--json")
+        assert done.returncode == 0, done.stderr
+        [one] = json.loads(done.stdout)["comparisons"]
+        assert (one["second"], one["second_mean"]) == ("dpe:window=7", 1.0)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ VERBS = (
     "endpoint",
     "harness",
     "export",
+    "train",
     "demo",
 )
 

@@ -17,7 +17,7 @@ from ropewalk.grid import Grid
 from ropewalk.methods import METHODS, Combined, Method
 from ropewalk.plan import Plan
 from ropewalk.rotary import RotarySpec
-from tests.oracles import distances, frequencies
+from tests.oracles import clex, distances, frequencies
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 Fields = dict[str, Any]
@@ -30,6 +30,7 @@ PAIRS = (
     "dpe+yarn",
     "string+ntk",
     "dca+longrope",
+    "self-extend+clex",
 )
 NAMES = (*METHODS, *PAIRS)
 YARN_ENDS = ("beta_fast", "beta_slow")  # fast first
@@ -186,6 +187,25 @@ def _longrope(draw: Draw, spec: RotarySpec, length: int) -> tuple[Fields, freque
     return {"short": tuple(short), "long": tuple(long), "factor": factor, "original": original}, table
 
 
+def _clex(draw: Draw, spec: RotarySpec, length: int) -> tuple[Fields, frequencies.Table]:
+    """A small random network, or none; what it may move is drawn too."""
+    rng, hidden = np.random.default_rng(draw(st.integers(0, 2**16))), draw(st.integers(0, 5))
+    up, down = rng.uniform(-0.5, 0.5, (spec.pairs, hidden)), rng.normal(0, 0.05, (hidden, spec.pairs))
+    gate, base, activation = (draw(st.sampled_from(some)) for some in ([np.inf, 2.0], [1e4, 5e5], ["tanh", "silu"]))
+    theta = frequencies.plain(spec.rotary_dim, spec.base)
+    table = clex.frequencies(
+        *map(torch.from_numpy, (theta, up, down)),
+        float(np.ceil(length / spec.pretrained_length)),
+        base=base,
+        activation=activation,
+        closed=frozenset(np.flatnonzero(spec.pretrained_length * theta / (2 * np.pi) >= gate).tolist()),
+    )
+    fields: Fields = {"gate": gate, "feature_base": base, "activation": activation}
+    if hidden:
+        fields |= {"up": Grid(up), "down": Grid(down)}
+    return fields, (table.numpy(), 1.0)
+
+
 POSITION: dict[str, Callable[[Draw, RotarySpec], tuple[Fields, Distance]]] = {
     "self-extend": _self_extend,
     "rerope": _rerope,
@@ -205,6 +225,7 @@ FREQUENCY: dict[str, Callable[[Draw, RotarySpec, int], tuple[Fields, frequencies
     "ntk-by-parts": _ramped(frequencies.ntk_by_parts, ("low", "high")),
     "llama3": _ramped(frequencies.llama3, ("low", "high")),
     "longrope": _longrope,
+    "clex": _clex,
 }
 
 

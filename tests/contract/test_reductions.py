@@ -86,6 +86,14 @@ def test_dynamic_ntk_within_the_trained_window_is_none_and_beyond_it_is_ntk(spec
     assert_same(grown, plan_of(spec, "ntk", factor=3.0), 9)
 
 
+@given(spec=specs(), windows=st.integers(1, 16))
+def test_untrained_clex_is_dynamic_ntk_at_twice_the_factor_less_one(spec, windows) -> None:
+    """a = 2t - 1; at whole windows, because t is rounded up to them."""
+    length = windows * spec.pretrained_length
+    assert_same(plan_of(spec, "clex", length=length), plan_of(spec, "dynamic-ntk", length=length, factor=2.0), 9)
+    assert_same(plan_of(spec, "clex", length=length), plan_of(spec, "ntk", factor=2.0 * windows - 1), 9)
+
+
 @given(spec=specs(), factor=some_factors)
 def test_longrope_with_equal_factors_is_pi(spec, factor) -> None:
     equal = {"long": (factor,) * spec.pairs, "short": (factor,) * spec.pairs, "attention_factor": 1.0}

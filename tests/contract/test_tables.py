@@ -12,6 +12,7 @@ from tests.contract.cases import FREQUENCY, PAIRS, cases, make_spec
 from tests.oracles import frequencies
 
 EXACT = 1e-12
+SOLVED = 1e-10  # an equation solved by two integrators, in two times
 FLOAT32 = 1e-6  # transformers computes in float32, and a model's own table has float32 values
 
 # (head_dim, rotary_dim, base, trained length): Llama 2, Llama 3, Qwen2.5, SmolLM2, GLM's half, Phi-2's 0.4, an odd one
@@ -46,7 +47,8 @@ def assert_table(method: str, spec: RotarySpec, length: int, expected: frequenci
 def test_table_is_that_of_the_oracle(name, data) -> None:
     case = data.draw(cases(name))
     table = case.plan.table
-    assert_allclose(table.inv_freq.array, case.table[0][None, None], rtol=EXACT, atol=0)
+    rtol = SOLVED if "clex" in name else EXACT
+    assert_allclose(table.inv_freq.array, case.table[0][None, None], rtol=rtol, atol=0)
     assert table.attention_scaling == pytest.approx(case.table[1], rel=EXACT)
 
 
@@ -108,7 +110,7 @@ def test_longrope_takes_the_short_factors_up_to_the_original_length_and_the_long
 @pytest.mark.parametrize("name", FREQUENCY)
 def test_only_methods_that_say_so_depend_on_the_length(name) -> None:
     spec = make_spec()
-    fields = {"factor": 2.0}
+    fields = {} if name == "clex" else {"factor": 2.0}
     if name == "longrope":
         fields |= {"long": (2.0,) * 8, "short": (1.0,) * 8}
     method = METHODS.get(name)(**fields)

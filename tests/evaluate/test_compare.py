@@ -7,7 +7,7 @@ from rich.console import Console
 
 from ropewalk.errors import EvaluationError
 from ropewalk.evaluate.compare import compare, render
-from ropewalk.evaluate.paired import holm, mcnemar
+from ropewalk.evaluate.paired import holm, mcnemar, sign_flips
 from tests.evaluate.samples import sample
 
 
@@ -57,8 +57,8 @@ def test_prompts_that_differ_by_hash_are_left_out_with_a_warning():
 
 
 def test_documents_of_one_method_only_are_left_out_with_a_warning():
-    [made] = compare(both()[:-3], "none", "yarn")
-    assert (made.difference.n, made.warnings) == (5, ("3 documents have samples of one method only and are left out",))
+    [made] = compare(both()[:-2], "none", "yarn")
+    assert (made.difference.n, made.warnings) == (6, ("2 documents have samples of one method only and are left out",))
 
 
 def test_other_doubts_are_warned_of():
@@ -68,6 +68,8 @@ def test_other_doubts_are_warned_of():
     assert made.warnings == ("1 of 8 prompts were used to calibrate: these are not test scores",)
     [made] = compare(both(1), "none", "yarn")
     assert "a single document" in made.warnings[0]
+    assert "2 documents: no p of fewer than 6" in compare(both(2), "none", "yarn")[0].warnings[0]
+    assert min(compare(both(5), "none", "yarn")[0].difference.p, sign_flips([1.0] * 5)) > 0.05
     rows = both()
     rows[0] = sample(0, [0.0, 0.0])
     assert "unequal numbers of scores" in compare(rows, "none", "yarn")[0].warnings[0]
@@ -91,7 +93,7 @@ def test_seeds_are_pooled_and_models_are_not():
         (
             [*both(), sample(0, [1.0], method="yarn", resolved="yarn:window=99", backend="cpu")],
             ("none", "yarn"),
-            r"2 settings of needle at 4096: yarn:window=512 of tiny \(plan plan-yar, model's own\); yarn:window=99 of",
+            r"2 settings of needle at 4096: yarn:window=512 of tiny \(plan plan-yar, model's own, float32, weights",
         ),
     ],
     ids=["itself", "unknown", "empty", "apart", "ambiguous"],
@@ -125,3 +127,6 @@ def test_endpoint_pairs_with_a_local_model_though_its_weights_are_not_known():
     [one] = compare([*local, *served], "dpe", "gpt")
     assert (one.difference.mean, one.difference.documents) == (-1.0, 3)
     assert one.model == "tiny"
+    half = [sample(document, [0.5], method="dpe", dtype="bfloat16") for document in range(3)]
+    with pytest.raises(EvaluationError, match=r"2 settings .* bfloat16, .* float32"):
+        compare([*local, *half, *served], "dpe", "gpt")

@@ -147,5 +147,6 @@ def test_ruler_under_a_control_answers_its_one_question(model, tokenizer):
     assert sample.details["prediction"] == direct.details["prediction"]
     assert sample.details["references"] == list(document.sample.references)
     assert sample.details["control"] == f"bm25:tokens={WINDOW // 8}"
+    assert sample.details["tokens"] == [len(short.ids)]
     # The beginning of a piece, so a little before the statement's own place in the prompt.
     assert sample.details["depths"] == pytest.approx(document.sample.depths, abs=0.05)

@@ -48,12 +48,51 @@ def test_stock_model_is_named_where_nothing_is_better_beyond_doubt():
     assert made.method == "none" and "beyond doubt" in made.reason
 
 
-def test_losses_are_better_when_smaller():
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_too_few_documents_choose_no_method_however_far_apart(count):
+    rows = rows_of("none", 16384, [0.0] * count) + rows_of("yarn", 16384, [1.0] * count)
+    made = recommend(rows, 16384, WINDOW)
+    assert (made.method, made.candidates[0].method) == ("none", "yarn")
+    assert "beyond doubt" in made.reason
+
+
+def test_best_of_many_has_to_be_better_than_luck_with_many():
+    rows = rows_of("none", 16384, [0.0] * 6) + rows_of("yarn", 16384, [1.0] * 6)
+    assert recommend(rows, 16384, WINDOW).method == "yarn"
+    for name in ("dpe", "string"):
+        rows += rows_of(name, 16384, [0.9] * 6)
+    made = recommend(rows, 16384, WINDOW)
+    assert (made.method, made.candidates[0].method) == ("none", "yarn")
+    best = made.candidates[0]
+    assert best.against_stock.p < 0.05 < best.holm_p
+
+
+@pytest.mark.parametrize("metric", ["nats_per_token", "nats_per_key_token", "bits_per_byte"])
+def test_losses_are_better_when_smaller(metric):
     rows = [
-        replace(row, metric="nats_per_token")
+        replace(row, metric=metric)
         for row in rows_of("none", 16384, [6.0, 6.1] * 6) + rows_of("yarn", 16384, [3.0, 3.2] * 6)
     ]
     assert recommend(rows, 16384, WINDOW).method == "yarn"
+
+
+def test_losses_do_not_count_beside_scores():
+    rows = table(none=(0.1, 8), dpe=(0.8, 12))
+    for name, loss in (("none", 6.0), ("dpe", 9.0)):
+        made = [sample(i, [loss], method=name, length=16384, task="perplexity", prompt=f"text {i}") for i in range(12)]
+        rows += [replace(row, metric="nats_per_token") for row in made]
+    made = recommend(rows, 16384, WINDOW)
+    assert made.method == "dpe" and made.candidates[0].documents == 12
+
+
+def test_rows_of_another_model_of_that_name_and_of_endpoints_do_not_count():
+    rows = table(none=(0.1, 8), dpe=(0.8, 12))
+    others = [replace(row, key=replace(row.key, dtype="bfloat16")) for row in rows_of("dpe", 16384, [0.0] * 12)]
+    served = [replace(row, key=replace(row.key, backend="endpoint")) for row in rows_of("gpt", 16384, [1.0] * 12)]
+    made = recommend([*others, *rows, *served], 16384, WINDOW)
+    assert [one.method for one in made.candidates] == ["dpe", "none"]
+    assert made.candidates[0].score == pytest.approx(0.8)
+    assert made.remarks == ("12 samples of another fingerprint, tokenizer or number type are left out",)
 
 
 def test_only_prompts_that_all_have_read_count():
@@ -70,3 +109,10 @@ def test_target_beyond_what_was_tested_is_said_and_none_at_all_is_refused():
     assert any("32768 tokens were not measured" in remark for remark in made.remarks)
     with pytest.raises(EvaluationError, match="nothing was measured beyond the 4096 tokens"):
         recommend([row for row in rows if row.key.length == 4096], 16384, WINDOW)
+
+
+def test_stray_method_with_few_prompts_is_left_out_and_named():
+    rows = table(none=(0.1, 8), dpe=(0.8, 12)) + rows_of("yarn", 16384, [1.0])
+    made = recommend(rows, 16384, WINDOW)
+    assert made.method == "dpe" and made.candidates[0].documents == 12
+    assert "left out, with less than half of the 12 prompts: yarn" in made.remarks

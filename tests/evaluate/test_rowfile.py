@@ -22,6 +22,15 @@ def test_what_is_no_row_is_named_by_its_line(tmp_path):
         read_rows(tmp_path / "nothing.jsonl")
 
 
+def test_file_that_cannot_be_read_or_written_is_one_line(tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(EvaluationError, match=r"cannot read .*rows\.jsonl' as UTF-8 text"):
+        read_rows(tmp_path / "rows.jsonl")
+    (tmp_path / "file").touch()
+    with pytest.raises(EvaluationError, match=r"cannot write .*file/rows\.jsonl'"):
+        write_rows(tmp_path / "file" / "rows.jsonl", [sample(0)])
+
+
 def test_shipped_rows_hold_finite_scores_of_one_prompt_for_all_methods():
     prompts = {}
     for row in shipped_rows():

@@ -42,6 +42,13 @@ def test_interval_of_a_perfect_score_has_width():
     assert made.low < 0.85
 
 
+@pytest.mark.parametrize("documents", [1, 2, 5])
+def test_interval_of_one_share_in_all_documents_has_width(documents):
+    made = interval([0.25] * documents, range(documents))
+    assert made == wilson(0.25 * documents, documents)
+    assert made.low < 0.25 < made.high and made.high - made.low > 0.5
+
+
 def test_interval_of_other_scores_in_one_document_resamples_them():
     made = interval([3.0, 3.5, 4.0, 2.5], [0, 0, 0, 0])
     assert made.made_by == "bootstrap over samples"

@@ -70,7 +70,7 @@ def test_rows_say_what_was_run(bench, store, model, tokenizer):
     assert row.prompt_sha256 == prompt_sha256(document.ids)
     assert row.key.resolved.startswith("self-extend:") and "group=4" in row.key.resolved
     assert (row.device, row.key.dtype, row.reached, row.target_length) == ("cpu", "float32", 700, 700)
-    assert row.details["window"] == 512 and row.cpu_seconds > 0 and row.seconds > 0
+    assert row.details["pretrained_length"] == 512 and row.cpu_seconds > 0 and row.seconds > 0
     assert row.peak_bytes is None or row.peak_bytes > 2**20
 
 
@@ -81,8 +81,19 @@ def test_controls_pair_with_the_whole_prompt(model, tokenizer, store):
     labels = {row.label for row in rows if row.key.length == 1024}
     assert {"none", "yarn", "truncate-middle", "needle-only"} <= labels
     [one] = compare(rows, "yarn", "truncate-middle")
-    assert one.difference.documents == 2 and not one.warnings
+    assert one.difference.documents == 2 and one.warnings[0].startswith("2 documents:")
+    assert len(one.warnings) == 1
     assert all(row.reached <= 512 for row in rows if row.key.control)
+
+
+def test_controls_of_ruler_are_stored_with_what_they_left_of_the_prompt(bench, store):
+    units = list_units(["qa_ledger"], ["none"], [1024], samples=1, seeds=[0], window=512)
+    rows = {row.label: row for row in collect(store, sweep(bench, units, store).keys) if row.key.length == 1024}
+    assert set(rows) == {"none", "truncate-middle", "bm25:tokens=64", "needle-only"}
+    assert 512 < rows["none"].reached <= 1024
+    for label in ("truncate-middle", "bm25:tokens=64", "needle-only"):
+        assert [rows[label].reached] == rows[label].details["tokens"] and rows[label].reached <= 512
+        assert rows[label].prompt_sha256 == rows["none"].prompt_sha256
 
 
 def test_scores_that_are_no_numbers_are_named_and_the_rest_is_kept(bench, store, monkeypatch):

@@ -13,7 +13,14 @@ from ropewalk.methods import METHODS, Combined, parse
 from tests.contract.cases import NAMES, make_spec
 
 SPEC = make_spec(head_dim=64, base=1e5, pretrained_length=2048)
-SOURCES = {"profile", "file", "mask", "attention_factor"}  # fields that no rule fills: sources, and what a rule follows
+SOURCES = {
+    "profile",
+    "file",
+    "mask",
+    "up",
+    "down",
+    "attention_factor",
+}  # fields that no rule fills: sources, and what a rule follows
 
 
 def named(name: str):

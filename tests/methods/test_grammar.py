@@ -18,6 +18,7 @@ VALUES = {
     int: st.integers(1, 2**31),
     float: numbers,
     bool: st.booleans(),
+    str: st.sampled_from(["tanh", "silu"]),
     Path: st.sampled_from([Path("x.json"), Path("out/my profile.json"), Path("/a/b-c_d.e")]),
 }
 

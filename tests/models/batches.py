@@ -31,6 +31,7 @@ SPECIFICATIONS = POSITION_METHODS | {
     "yarn-lambda": "yarn-lambda",
     "llama3": "llama3",
     "longrope": "longrope:long=1/1/1.3/1.5/2/2.5/3/4",
+    "clex": "clex:whole=false",
 }
 COMBINED = {
     "dpe+yarn": "dpe:window=13,scales=1/1/1.5/3+yarn:factor=1.5",

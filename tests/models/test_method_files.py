@@ -1,12 +1,15 @@
 """A filled method that is packed into a folder gives the same plan when it is unpacked elsewhere."""
 
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ropewalk.errors import ProfileError
-from ropewalk.methods import METHODS, parse
+from ropewalk.grid import Grid
+from ropewalk.methods import CLEX, METHODS, parse
 from ropewalk.models.method_files import pack, unpack
 from ropewalk.models.spec import spec_from_config
 from tests.architectures import WORKS
@@ -47,3 +50,17 @@ def test_file_of_a_method_is_copied_and_found_where_the_folder_is(tmp_path) -> N
 def test_path_out_of_the_folder_is_refused(tmp_path, path) -> None:
     with pytest.raises(ProfileError, match="not a file of the sidecar"):
         unpack(f"dpe:profile={path}", Path(tmp_path), {})
+
+
+def test_network_of_clex_travels_with_its_profile_and_without(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    up, down = Grid(rng.normal(size=(SPEC.pairs, 3))), Grid(rng.normal(0, 0.01, size=(3, SPEC.pairs)))
+    given = CLEX(up=up, down=down, gate=math.inf).resolve(SPEC, TARGET)
+    given.to_profile(SPEC).save(tmp_path / "network.json")
+    read = CLEX(profile=tmp_path / "network.json").resolve(SPEC, TARGET)
+    for number, method in enumerate((given, read)):
+        folder, arrays = tmp_path / str(number), {}
+        folder.mkdir()
+        text = pack(method, folder, arrays)
+        assert str(tmp_path) not in text
+        assert unpack(text, folder, arrays).plan(SPEC, TARGET) == given.plan(SPEC, TARGET)

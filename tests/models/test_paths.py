@@ -22,7 +22,7 @@ OTHER_FAMILIES = (
     *("gpt_neox", "stablelm", "glm", "cohere", "deepseek_v3"),
     *("gemma3_text", "qwen2-window", "gpt_oss", "smollm3"),
 )
-DEPENDENT = ("dynamic-ntk", "longrope", "self-extend+dynamic-ntk", "dca+longrope")
+DEPENDENT = ("dynamic-ntk", "longrope", "clex", "self-extend+dynamic-ntk", "dca+longrope")
 
 
 @pytest.fixture(scope="module")

@@ -113,7 +113,7 @@ class Prompts:
             document=unit.document,
             model_sha256=self.endpoint.sha256,
             tokenizer_sha256=self._tokenizer_sha256,
-            corpus_sha256=self._corpus_sha256,
+            corpus_sha256=task.own_text[1] if task.own_text else self._corpus_sha256,
             dtype="unknown",
             backend="endpoint",
         )

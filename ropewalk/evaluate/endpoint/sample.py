@@ -50,7 +50,7 @@ def make_row(prompts: Prompts, paper: Paper, said: Sequence[Said], *, seconds: f
         key=paper.key,
         method=endpoint.name,
         model=endpoint.model,
-        corpus=prompts.setup.corpus,
+        corpus=paper.task.own_text[0] if paper.task.own_text else prompts.setup.corpus,
         target_length=unit.target_length,
         prompt_sha256=prompt_sha256(paper.document.ids),
         metric=paper.task.metric,

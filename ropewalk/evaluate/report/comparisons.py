@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator
 
+from ropewalk.evaluate.metric import lower_is_better
 from ropewalk.evaluate.report.cost import CPU, Cost, costs
-from ropewalk.evaluate.report.data import Panel, lower_is_better
+from ropewalk.evaluate.report.data import Panel
 from ropewalk.evaluate.report.differences import Against
 from ropewalk.evaluate.report.drawing import HEIGHT, WIDTH, Drawing, name_metric, slug
 from ropewalk.evaluate.report.sheet import INK, Sheet, look, plain

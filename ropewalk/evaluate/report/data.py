@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ropewalk.evaluate.metric import lower_is_better
 from ropewalk.evaluate.row import Row
 from ropewalk.evaluate.statistics import Interval, interval
 from ropewalk.lengths import format_length
@@ -14,8 +15,6 @@ Setting = tuple[str, str, str]
 
 STOCK = "none"
 KINDS: tuple[Kind, ...] = ("stock", "method", "control")
-# Metrics that a better model lowers; every other one is a score.
-LOSSES = ("nats", "bits", "perplexity", "ppl", "loss")
 
 
 @dataclass(frozen=True)
@@ -106,11 +105,6 @@ class Study:
     def series(self) -> list[Series]:
         """Of all panels, stock first."""
         return ordered(series for series, _ in self.rows)
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether a better model has less of it."""
-    return any(word in metric.lower() for word in LOSSES)
 
 
 def ordered(series: Any) -> list[Series]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from ropewalk.evaluate.row import Row
 
@@ -48,13 +49,17 @@ def depth_map(rows: Iterable[Row]) -> DepthMap | None:
 def loss_by_position(rows: Sequence[Row]) -> list[Stretch]:
     """The mean over documents of the loss at each stretch of positions; empty where the details have none.
 
+    Documents of one length differ by a few tokens: stretches that begin alike are one, to the end of the longest.
     In a prompt that a control shortened, positions are others.
     """
-    groups: dict[tuple[int, int], list[float]] = {}
+    groups: dict[int, list[tuple[int, float]]] = {}
     for row in (row for row in rows if not row.key.control):
         for first, last, loss in row.details.get("loss_by_position", ()):
-            groups.setdefault((first, last), []).append(loss)
-    return [(*place, sum(losses) / len(losses), len(losses)) for place, losses in sorted(groups.items())]
+            groups.setdefault(first, []).append((last, loss))
+    return [
+        (first, max(last for last, _ in found), fmean(loss for _, loss in found), len(found))
+        for first, found in sorted(groups.items())
+    ]
 
 
 def trained_window(rows: Iterable[Row]) -> int | None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ropewalk.evaluate.report.data import Series, lower_is_better
+from ropewalk.evaluate.metric import lower_is_better
+from ropewalk.evaluate.report.data import Series
 from ropewalk.evaluate.report.sheet import GREY, plain
 from ropewalk.lengths import format_length
 

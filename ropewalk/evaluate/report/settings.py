@@ -6,6 +6,7 @@ from typing import Any
 
 from ropewalk.evaluate.report.data import Series, Study
 from ropewalk.evaluate.row import Row
+from ropewalk.evaluate.ruler.suite import QUESTIONS
 from ropewalk.lengths import format_length
 
 # What the stock model's attention is called: no name of a backend that could be asked for.
@@ -15,8 +16,10 @@ NEW_STORE = "again.db"
 ENDPOINT = "endpoint"
 HARNESS = "lm_eval"
 SERVER = ("api", "model", "settings", "url")
-# Options of RULER's tasks, with their defaults.
-MODES = {"--template": "base", "--mode": "hardened"}
+# Of its tasks, in the names that rows have.
+HARNESS_PREFIX = "lm-eval/"
+# Options of RULER's tasks and of LongPPL, with their defaults.
+MODES = {"--template": "base", "--mode": "hardened", "--evaluator": ""}
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ def commands(rows: list[Row]) -> list[str]:
         seeds, indices = documents.setdefault((row.key.task, row.key.length), (set(), set()))
         seeds.add(row.key.seed)
         indices.add(row.key.document)
-        asked = zip(MODES.items(), (row.key.template, str(row.details.get("mode", ""))), strict=True)
+        given = (row.key.template, str(row.details.get("mode", "")), str(row.details.get("evaluator") or ""))
+        asked = zip(MODES.items(), given, strict=True)
         options = [(option, value) for (option, default), value in asked if value not in ("", default)]
         modes[row.key.task] = tuple(word for option in options for word in option)
     lengths: dict[tuple[Any, ...], list[int]] = {}
@@ -79,7 +83,7 @@ def _eval(
     words = ["ropewalk", "eval", *tasks, "--model", row.model, "--method", row.method]
     words += ["--lengths", ",".join(map(format_length, lengths)), "--samples", str(samples)]
     words += ["--seeds", ",".join(map(str, seeds))]
-    words += ["--target-length", format_length(row.target_length), "--corpus", row.corpus]
+    words += ["--target-length", format_length(row.target_length), QUESTIONS.get(tasks[0], "--corpus"), row.corpus]
     words += [*mode, *(["--backend", row.key.backend] if row.key.backend != STOCK_BACKEND else [])]
     return [*words, "--controls" if row.key.control else "--no-controls"]
 
@@ -87,7 +91,8 @@ def _eval(
 def _harness(
     row: Row, tasks: list[str], mode: tuple[str, ...], seeds: tuple[int, ...], samples: int, lengths: tuple[int, ...]
 ) -> list[str]:
-    words = ["ropewalk", "harness", *tasks, "--model", row.model, "--method", row.method]
+    names = [task.removeprefix(HARNESS_PREFIX) for task in tasks]
+    words = ["ropewalk", "harness", *names, "--model", row.model, "--method", row.method]
     words += ["--target-length", format_length(row.target_length), "--limit", str(samples)]
     words += ["--backend", row.key.backend] if row.key.backend != STOCK_BACKEND else []
     return words + (["--chat-template"] if row.key.template else [])

@@ -5,7 +5,8 @@ from statistics import fmean
 
 from ropewalk.evaluate.report.data import Panel, Series, Study, ordered
 from ropewalk.evaluate.ruler.score import EffectiveLength, Scores, effective_length
-from ropewalk.evaluate.ruler.suite import RULER, SYNTHETIC
+from ropewalk.evaluate.ruler.suite import QUESTIONS, RULER, SYNTHETIC
+from ropewalk.lengths import format_length
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,36 @@ def suites(study: Study) -> list[Suite]:
     for panel in study.panels:
         if panel.is_score:
             family = _family(panel.task)
-            shared = (panel.protocol, panel.template, panel.corpus_sha256)
+            shared = (panel.protocol, panel.template, "" if panel.task in QUESTIONS else panel.corpus_sha256)
             groups.setdefault((family, *shared) if family else (panel.name,), []).append(panel)
+    _join_questions(groups)
     names = [key[0] for key in groups]
     return [
         Suite(f"{key[0]} ({key[1]}, {key[2] or 'no template'})" if names.count(key[0]) > 1 else key[0], panels)
         for key, panels in groups.items()
     ]
+
+
+def name_reach(tokens: int | None, largest: int) -> str:
+    """An effective length in words: at least the largest that was tested, if it is that."""
+    if tokens is None:
+        return "none"
+    return f"≥ {format_length(tokens)}" if tokens == largest else format_length(tokens)
+
+
+def _join_questions(groups: dict[tuple[str, ...], list[Panel]]) -> None:
+    """Put tasks that have a file of the user's for a text to the other tasks of their suite, whatever text those have.
+
+    Two files for one task stay by themselves: which of them is the suite's is not known.
+    """
+    for key in [key for key in groups if len(key) > 1 and not key[-1]]:
+        panels = groups.pop(key)
+        if len({panel.task for panel in panels}) < len(panels):
+            for panel in panels:
+                groups[*key[:-1], panel.corpus_sha256] = [panel]
+            continue
+        for other in [other for other in groups if other[:-1] == key[:-1]] or [key]:
+            groups.setdefault(other, []).extend(panels)
 
 
 def reaches(suite: Suite) -> list[Reach]:

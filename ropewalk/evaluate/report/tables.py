@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, replace
 
-from ropewalk.evaluate.report.data import Cell, Panel, Series, lower_is_better
+from ropewalk.evaluate.metric import lower_is_better
+from ropewalk.evaluate.report.data import Cell, Panel, Series
 from ropewalk.evaluate.report.findings import Findings
-from ropewalk.evaluate.report.suites import Reach, Suite
+from ropewalk.evaluate.report.suites import Reach, Suite, name_reach
 from ropewalk.lengths import format_length
 
 SURE = 0.05
@@ -99,8 +100,8 @@ def _effective(suite: Suite, reach: Reach) -> Number:
     tasks = "" if len(reach.tasks) == len(suite.panels) else f", {len(reach.tasks)} of {len(suite.panels)} tasks"
     if effective is None:
         return Number("–", "", "no task at every length")
-    low, high = (_length(end, reach.largest) for end in (effective.low, effective.high))
-    value = _length(effective.length, reach.largest)
+    low, high = (name_reach(end, reach.largest) for end in (effective.low, effective.high))
+    value = name_reach(effective.length, reach.largest)
     return Number(value, f"[{low}, {high}]", f"above {effective.threshold:.1f}%{tasks}")
 
 
@@ -157,10 +158,3 @@ def _number(cell: Cell, sign: str) -> Number:
 
 def _count(n: int, documents: int) -> str:
     return f"n={n}" if n == documents else f"n={n} ({documents} doc{'s' if documents > 1 else ''})"
-
-
-def _length(tokens: int | None, largest: int) -> str:
-    """An effective length: at least the largest that was tested, if it is that."""
-    if tokens is None:
-        return "none"
-    return f"≥ {format_length(tokens)}" if tokens == largest else format_length(tokens)

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from ropewalk.evaluate.document import encode
 from ropewalk.evaluate.ruler.metrics import Metric
 from ropewalk.evaluate.ruler.questions import Questions
+from ropewalk.evaluate.ruler.template import NOTHING, Frame
 from ropewalk.evaluate.ruler.wording import Wording
 from ropewalk.evaluate.ruler.words import Words, load_words, running_sentences, running_text
 
@@ -24,6 +25,7 @@ class Setting:
         tokenizer, length, seed: of the samples; `length` in tokens, with the answer.
         corpus: running text for essays, see `ropewalk.evaluate.corpus`.
         questions: from the user's file, for qa_1 and qa_2.
+        frame: what stands around the task.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -31,6 +33,7 @@ class Setting:
     seed: int
     corpus: str
     questions: Questions | None = None
+    frame: Frame = NOTHING
 
     @cached_property
     def words(self) -> Words:
@@ -70,7 +73,8 @@ class Body:
         references: what the answer must hold.
         fields: of the wording, but for the context.
         golds: the statements of `context` that carry the answer; none where all of it does.
-        shot: a worked example before the task.
+        shot: a worked example before the task, inside its turn.
+        ahead: one before that turn, in a turn of its own.
     """
 
     context: str
@@ -78,6 +82,7 @@ class Body:
     fields: dict[str, str] = field(default_factory=dict)
     golds: tuple[str, ...] = ()
     shot: str = ""
+    ahead: str = ""
 
 
 class Unit(NamedTuple):
@@ -115,11 +120,13 @@ class Family(ABC):
         probe: units of NVIDIA's first probe, by which it bounds its search; None: its step.
         slack: the search goes to this multiple of what the probe says.
         grows: its search grows by steps instead, as NVIDIA's does for frequent words.
+        fewest: units that hold every answer in compat mode.
     """
 
     probe: ClassVar[int | None] = None
     slack: ClassVar[int] = 3
     grows: ClassVar[bool] = False
+    fewest: ClassVar[int] = 1
 
     @property
     @abstractmethod

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ropewalk.evaluate.ruler.base import Body, Family, Setting, Unit
 from ropewalk.evaluate.ruler.metrics import Metric, string_match_all
+from ropewalk.evaluate.ruler.template import NOTHING, Frame
 from ropewalk.evaluate.ruler.wording import COMMON_WORDS, Wording
 from ropewalk.evaluate.ruler.words import Words
 
@@ -26,6 +27,7 @@ class CommonWords(Family):
 
     probe = 4096
     slack = 2
+    fewest = COMMON
 
     @property
     def wording(self) -> Wording:
@@ -43,7 +45,10 @@ class CommonWords(Family):
         return 10
 
     def frozen(self, setting: Setting, rng: random.Random, index: int, units: int) -> Body:
-        """`units` different words; past the bundled ones, compounds, where NVIDIA has a list of 8.6 MB."""
+        """`units` different words; past the bundled ones, compounds, where NVIDIA has a list of 8.6 MB.
+
+        The example is a turn of its own.
+        """
         example, own, shot_words = _sizes(setting.length)
         shot = rng.sample(setting.pool, shot_words)
         words = _sample(setting, rng, units)
@@ -51,7 +56,8 @@ class CommonWords(Family):
         listed = [*words[:COMMON] * own.common, *words[COMMON:] * own.other]
         setting.fixed().shuffle(shot_list)
         setting.fixed().shuffle(listed)
-        return _body(shot_list, shot[:COMMON], listed, words[:COMMON])
+        example_text = _example(shot_list, shot[:COMMON], setting.frame)
+        return Body(_numbered(listed), tuple(words[:COMMON]), ahead=example_text)
 
     def draft(self, setting: Setting, rng: random.Random, index: int) -> "CommonWordsDraft":
         """No common word is part of another; example and list share no word; each sample has its own permutation."""
@@ -93,7 +99,7 @@ class CommonWordsDraft:
     def body(self, units: Sequence[Unit]) -> Body:
         listed = [unit.text for unit in units]
         random.Random(self.seed).shuffle(listed)
-        return _body(self.shot, self.shot_answer, listed, self.common)
+        return Body(_numbered(listed), self.common, shot=_example(self.shot, self.shot_answer))
 
     def _listed(self) -> Iterator[str]:
         for word in self.common:
@@ -132,7 +138,7 @@ def _numbered(words: Sequence[str]) -> str:
     return " ".join(f"{number}. {word}" for number, word in enumerate(words, start=1))
 
 
-def _body(shot: Sequence[str], shot_answer: Sequence[str], listed: Sequence[str], common: Sequence[str]) -> Body:
-    """The example goes through the whole wording, answer prefix included."""
-    asked = COMMON_WORDS.task.format(context=_numbered(shot)) + COMMON_WORDS.prefix
-    return Body(_numbered(listed), tuple(common), shot=f"{asked} {_numbered(shot_answer)}\n")
+def _example(listed: Sequence[str], answer: Sequence[str], around: Frame = NOTHING) -> str:
+    """The whole wording with `around` it, answer prefix included, and the answer."""
+    asked = around.before + COMMON_WORDS.task.format(context=_numbered(listed)) + around.after
+    return f"{asked}{COMMON_WORDS.prefix} {_numbered(answer)}\n"

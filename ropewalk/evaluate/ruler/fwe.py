@@ -30,6 +30,8 @@ class FrequentWords(Family):
     """
 
     grows = True
+    # Rank 4 stands once.
+    fewest = math.ceil(4**2 * ZETA)
 
     @property
     def wording(self) -> Wording:

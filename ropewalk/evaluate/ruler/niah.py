@@ -1,5 +1,6 @@
 """Needles in a haystack: eight tasks of RULER, from one number in noise to one UUID among thousands."""
 
+import itertools
 import random
 import uuid
 from collections.abc import Callable, Iterator
@@ -67,10 +68,10 @@ class Niah(Family):
         if self.haystack == "essay":
             words = setting.essay_words
             text = sentences(" ".join((words * (units // len(words) + 1))[:units]))
-            spots = sorted(int(len(text) * depth / 100) for depth in rng.sample(DEPTHS, len(hidden)))
-            for spot, sentence in reversed(list(zip(spots, hidden, strict=True))):
-                text.insert(spot, sentence)
-            context = " ".join(text)
+            # Rounded and joined as NVIDIA does it: a needle with no sentence before it follows a space of its own.
+            spots = sorted(int(len(text) * (depth / 100)) for depth in rng.sample(DEPTHS, len(hidden)))
+            first, *rest = [" ".join(text[a:b]) for a, b in itertools.pairwise([0, *spots, len(text)])]
+            context = first + "".join(f" {sentence} {part}" for sentence, part in zip(hidden, rest, strict=True))
         else:
             lines = [" ".join(NOISE)] * units
             if self.haystack == "needle":

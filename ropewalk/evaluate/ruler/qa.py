@@ -17,10 +17,11 @@ class QuestionAnswering(Family):
     """A question, its own paragraphs, and others from the same file, numbered.
 
     Attributes:
-        source: what the user supplies, for the error message.
+        source, option: what the user supplies, from Python and on the command line, for the error message.
     """
 
     source: str
+    option: str
 
     @property
     def wording(self) -> Wording:
@@ -69,7 +70,10 @@ class QuestionAnswering(Family):
 
     def _data(self, setting: Setting) -> Questions:
         if setting.questions is None:
-            raise EvaluationError(f"this task has no text of its own; give it questions={self.source}")
+            raise EvaluationError(
+                f"this task's questions are not bundled; give the file that their authors publish with {self.option} "
+                f"(from Python: questions={self.source})"
+            )
         return setting.questions
 
     def _checked(self, data: Questions, index: int) -> int:

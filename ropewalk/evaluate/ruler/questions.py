@@ -1,5 +1,6 @@
 """Questions with their paragraphs, from the SQuAD or HotpotQA file that the user supplies."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +29,16 @@ class Question:
 
 @dataclass(frozen=True)
 class Questions:
-    """All questions of a file in its order, and all its distinct paragraphs, sorted."""
+    """All questions of a file in its order, and all its distinct paragraphs, sorted.
+
+    Attributes:
+        source, sha256: the file's path as it was given, and the hash of its bytes.
+    """
 
     paragraphs: tuple[str, ...]
     questions: tuple[Question, ...]
+    source: str
+    sha256: str
 
 
 def load_squad(path: str) -> Questions:
@@ -109,4 +116,5 @@ def _checked(path: str, paragraphs: list[str], questions: list[Question]) -> Que
             raise EvaluationError(
                 f"{path}: {question.query!r} has no answer or no paragraph; give a file that has both"
             )
-    return Questions(tuple(paragraphs), tuple(questions))
+    sha256 = hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
+    return Questions(tuple(paragraphs), tuple(questions), path, sha256)

@@ -28,7 +28,7 @@ def protocol(task: str, mode: Mode) -> str:
     """The version of how a task is asked; it changes whenever numbers stop being comparable."""
     if task in SYNTHETIC:
         return "ropewalk-qa/1"
-    return "ruler-hardened/1" if mode == "hardened" else "ruler-nvidia-c3f5e3b/1"
+    return "ruler-hardened/1" if mode == "hardened" else "ruler-nvidia-c3f5e3b/2"
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Generator:
             ) from None
         prompt, prefix = self._text(body)
         head = self._family.wording.task.partition("{context}")[0].format(**body.fields)
-        begin = len(self._frame.before) + len(body.shot) + len(head)
+        begin = len(body.ahead) + len(self._frame.before) + len(body.shot) + len(head)
         return RulerSample(
             task=self.task,
             mode=self.mode,
@@ -142,7 +142,7 @@ class Generator:
 
     @cached_property
     def _setting(self) -> Setting:
-        return Setting(self.tokenizer, self.length, self.seed, self.corpus, self.questions)
+        return Setting(self.tokenizer, self.length, self.seed, self.corpus, self.questions, self._frame)
 
     @cached_property
     def _room(self) -> int:
@@ -153,7 +153,9 @@ class Generator:
         """Compat mode: units of all samples. NVIDIA probes with the first question."""
 
         def probe(units: int) -> Body:
-            return self._family.frozen(self._setting, self._rng(f"probe {units}"), 0, units)
+            # Frequent words grow with one vocabulary.
+            drawn = "probe" if self._family.grows else f"probe {units}"
+            return self._family.frozen(self._setting, self._rng(drawn), 0, units)
 
         return search(self._family, self.length, self._room, probe, self._count)
 
@@ -165,7 +167,7 @@ class Generator:
         def draw(units: int) -> Body:
             return self._family.frozen(self._setting, self._rng(index), index, units)
 
-        return shrink(draw, self._units, self._family.step(self.length), self._room, self._count)
+        return shrink(self._family, self.length, self._room, self._units, draw, self._count)
 
     def _smallest(self, index: int, error: TooShortError) -> int:
         """The length of the shortest prompt of sample `index`; a task may change with the length, so it is tried."""
@@ -184,7 +186,8 @@ class Generator:
         """Prompt and answer prefix."""
         wording = self._family.wording
         task = wording.task.format(context=body.context, **body.fields)
-        return self._frame.before + body.shot + task + self._frame.after, wording.prefix.format(**body.fields)
+        prompt = body.ahead + self._frame.before + body.shot + task + self._frame.after
+        return prompt, wording.prefix.format(**body.fields)
 
     def _count(self, body: Body) -> int:
         return len(self._frame.start) + self._setting.count("".join(self._text(body)))

@@ -12,7 +12,8 @@ from ropewalk.evaluate.statistics import RESAMPLES
 
 # Llama-2-7B-chat at 4k over all thirteen tasks: RULER's threshold (arXiv 2404.06654, table 3).
 THRESHOLD = 85.6
-# Partial suites and small models have no such anchor: this share of the model's own score at its shortest length.
+# Partial suites have no such anchor, and small models never reach it: this share of the model's own score at its
+# shortest length.
 OWN_SHARE = 0.85
 
 # Task -> score of every document, 0 to 1: documents are what is resampled.
@@ -64,8 +65,9 @@ def effective_length(
 ) -> EffectiveLength:
     """The effective length of a model by its scores at the tested lengths.
 
-    With all thirteen tasks at every length the threshold is RULER's 85.6; else 85% of the stock model's own score at
-    its shortest length, which is the same for every method: one that spoils short texts gets no lower bar.
+    With all thirteen tasks at every length the threshold is RULER's 85.6. For a part of them, and for small models,
+    which are below that at their shortest length already, it is 85% of the stock model's own score there, which is the
+    same for every method: one that spoils short texts gets no lower bar.
     As in RULER, a shorter length below the threshold does not count against a longer one above it. The interval is
     a bootstrap of the whole rule: lengths and threshold are drawn anew together.
 
@@ -82,12 +84,12 @@ def effective_length(
         raise EvaluationError(
             "an effective length needs the same tasks at every length; evaluate those that are missing"
         )
-    whole = set(scores[lengths[0]]) == set(RULER)
     rng = np.random.default_rng(seed)
     means = np.array([_mean(scores[length]) for length in lengths])  # [lengths]
     drawn = np.stack([_resampled(scores[length], rng) for length in lengths])  # [lengths, RESAMPLES]
     base = own[0] if own else lengths[0]
     base_mean, base_drawn = (_mean(own[1]), _resampled(own[1], rng)) if own else (float(means[0]), drawn[0])
+    whole = set(scores[lengths[0]]) == set(RULER) and base_mean > THRESHOLD
     threshold = THRESHOLD if whole else OWN_SHARE * base_mean
     thresholds = np.full(RESAMPLES, THRESHOLD) if whole else OWN_SHARE * base_drawn
     reached = np.sort([_last_above(drawn[:, i], thresholds[i]) for i in range(RESAMPLES)])

@@ -23,14 +23,16 @@ _RULER: dict[str, Family] = {
     "vt": VariableTracking(),
     "cwe": CommonWords(),
     "fwe": FrequentWords(),
-    "qa_1": QuestionAnswering("load_squad(path)"),
-    "qa_2": QuestionAnswering("load_hotpotqa(path)"),
+    "qa_1": QuestionAnswering("load_squad(path)", "--squad"),
+    "qa_2": QuestionAnswering("load_hotpotqa(path)", "--hotpotqa"),
 }
 _OWN: dict[str, Family] = {"qa_biography": Biographies(), "qa_ledger": Ledger()}
 
 RULER = tuple(_RULER)
 # Those that need no file of the user's.
 OFFLINE = tuple(name for name, family in _RULER.items() if not isinstance(family, QuestionAnswering))
+# Those that do, with the option that names it.
+QUESTIONS = {name: family.option for name, family in _RULER.items() if isinstance(family, QuestionAnswering)}
 # Never reported under RULER's names, and never part of its macro score.
 SYNTHETIC = tuple(_OWN)
 

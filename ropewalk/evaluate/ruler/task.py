@@ -45,6 +45,7 @@ class Ruler(TextTask):
         self.mode = mode
         self.template = template
         self._data = questions
+        self.own_text = (questions.source, questions.sha256) if questions else None
         self.protocol = protocol(name, mode)
         self.metric = FAMILIES.get(name).metric.__name__
 

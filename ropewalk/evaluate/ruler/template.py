@@ -25,6 +25,9 @@ class Frame:
     start: tuple[int, ...]
 
 
+NOTHING = Frame("", "", ())
+
+
 def frame(tokenizer: PreTrainedTokenizerBase, template: str) -> Frame:
     """The frame of a template.
 

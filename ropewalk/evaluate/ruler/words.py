@@ -8,7 +8,7 @@ from importlib import resources
 
 from ropewalk.evaluate import corpus as corpora
 
-SENTENCE_END = r"""(?<=[.!?])(["')\]]*) (?=["'(\[]*[A-Z0-9])"""
+SENTENCE_END = r"""(?<=[.!?])(["')\]]*) +(?=["'(\[]*[A-Z0-9])"""
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,14 @@ class Task(ABC):
 
     Attributes:
         readings: how often about `length` tokens are read for one document, for estimates.
+        own_text: name and SHA-256 of the text that documents are made of where that is no corpus.
     """
 
     name: str
     protocol: str
     metric: str
     readings: int = 1
+    own_text: tuple[str, str] | None = None
 
     @abstractmethod
     def build(self, tokenizer: PreTrainedTokenizerBase, length: int, *, seed: int, corpus: str) -> Document:
@@ -50,6 +52,14 @@ class Task(ABC):
 
         Raises:
             EvaluationError: `length` is too short.
+        """
+
+    def prepare(  # noqa: B027  (most tasks need nothing)
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, document: Document, *, report: Report
+    ) -> None:
+        """Do what `measure` needs once for a document whatever the method, so that no method's time and memory hold it.
+
+        `measure` does it by itself where it was not called.
         """
 
     @abstractmethod

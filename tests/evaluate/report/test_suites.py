@@ -43,6 +43,16 @@ def test_tasks_that_a_series_lacks_at_a_length_do_not_count():
     assert reach.tasks == [] and reach.effective is None
 
 
+def test_question_files_join_the_rest_of_ruler():
+    texts = [sample(0, [1.0], task="vt"), sample(0, [1.0], task="qa_1", corpus_sha256="squad")]
+    [suite] = only(texts)
+    assert (suite.name, [panel.task for panel in suite.panels]) == ("RULER", ["vt", "qa_1"])
+    [alone] = only(texts[1:])
+    assert [panel.task for panel in alone.panels] == ["qa_1"]
+    found = only([*texts, sample(0, [0.0], task="qa_1", corpus_sha256="another")])
+    assert [[panel.task for panel in suite.panels] for suite in found] == [["vt"], ["qa_1"], ["qa_1"]]
+
+
 def test_templates_are_suites_of_their_own():
     found = only([sample(0, [1.0], task="vt"), sample(0, [1.0], task="vt", template="chat")])
     assert [suite.name for suite in found] == [

@@ -1,9 +1,13 @@
+import hashlib
 import json
+from pathlib import Path
 
 import pytest
 
 from ropewalk.errors import EvaluationError
+from ropewalk.evaluate.bench import Bench
 from ropewalk.evaluate.ruler.questions import load_hotpotqa, load_squad
+from ropewalk.evaluate.unit import Setup, Unit
 
 
 def test_squad_gives_answerable_questions_with_their_paragraph(questions):
@@ -62,6 +66,19 @@ def test_other_formats_are_told_apart(files):
         load_hotpotqa(files["qa_1"])
     with pytest.raises(EvaluationError, match="is not a SQuAD file"):
         load_squad(files["qa_2"])
+
+
+def test_samples_of_another_file_are_other_samples(model, tokenizer, files, tmp_path):
+    changed = tmp_path / "squad.json"
+    changed.write_bytes(Path(files["qa_1"]).read_bytes().replace(b"word1 ", b"word2 "))
+    keys = set()
+    for path in (files["qa_1"], str(changed)):
+        with Bench(model, tokenizer, name="tiny", setup=Setup(squad=path)) as bench:
+            unit = Unit("qa_1", 512, "none", "", 512, 0, 0)
+            row = bench.measure(unit, lambda stage, fraction: None)
+        assert row.corpus == path and row.key.corpus_sha256 == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        keys.add(row.key)
+    assert len(keys) == 2
 
 
 def test_paragraphs_of_a_question_stand_whole_in_its_prompt(generator, questions):

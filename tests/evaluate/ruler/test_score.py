@@ -57,13 +57,20 @@ def test_method_that_spoils_short_texts_gets_no_lower_bar():
 
 
 def test_longer_length_above_the_threshold_counts_after_one_below():
-    assert effective_length({4096: suite(0.8), 8192: suite(0.9)}).length == 8192
+    assert effective_length({4096: suite(0.96), 8192: suite(0.8), 16384: suite(0.9)}).length == 16384
 
 
 def test_model_that_knows_nothing_has_no_effective_length():
     found = effective_length({1024: suite(0.0, ("vt",)), 2048: suite(0.0, ("vt",))})
     assert (found.length, found.low, found.high) == (None, None, None)
-    assert effective_length({4096: suite(0.5)}).length is None
+
+
+def test_small_model_has_its_own_threshold_with_all_thirteen_tasks_too():
+    found = effective_length({4096: suite(0.5), 8192: suite(0.46), 16384: suite(0.3)})
+    assert (found.length, found.rule) == (8192, "85% of the stock score at 4096 tokens")
+    method = {4096: suite(0.4), 8192: suite(0.9)}
+    assert effective_length(method, own=(4096, suite(0.96))).rule == "85.6 over all thirteen tasks"
+    assert effective_length(method, own=(4096, suite(0.5))).threshold == pytest.approx(42.5)
 
 
 def test_same_seed_gives_the_same_intervals():

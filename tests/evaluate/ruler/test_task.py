@@ -80,7 +80,7 @@ def test_answer_ends_at_an_end_token(model, tokenizer, essays, ends):
 
 def test_name_metric_and_protocol_are_those_of_the_task():
     assert (Ruler("vt").metric, Ruler("vt").protocol) == ("string_match_all", "ruler-hardened/1")
-    assert Ruler("qa_1", mode="compat").protocol == "ruler-nvidia-c3f5e3b/1"
+    assert Ruler("qa_1", mode="compat").protocol == "ruler-nvidia-c3f5e3b/2"
     assert Ruler("qa_ledger").protocol == "ropewalk-qa/1"
     with pytest.raises(EvaluationError, match="unknown RULER task"):
         Ruler("qa_3")

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
@@ -45,6 +47,23 @@ def test_start_token_comes_first_and_counts_where_the_template_writes_none(gener
 def test_example_of_variable_tracking_stands_inside_the_users_turn(generator, chat_tokenizer):
     made = generator("vt", 8192, tokenizer=chat_tokenizer, template="chat").sample(0)
     assert made.prompt.startswith("<s><user> Memorize and track") and made.prompt.count("<user>") == 1
+
+
+def test_compat_example_of_common_words_is_a_turn_of_its_own(generator):
+    """So it is in NVIDIA's prompts at c3f5e3b; hardened mode keeps it inside the user's turn."""
+    template = "[INST] {task_template} [/INST]"
+    compat, hardened = (
+        generator("cwe", 8192, template=template, mode=mode).sample(0) for mode in ("compat", "hardened")
+    )
+    assert re.match(
+        r"\[INST\] Below is .+\? \[/INST\] Answer: The top 10 .+ 10\. \S+\n\[INST\] Below", compat.prompt, re.S
+    )
+    assert compat.prompt.count("[INST]") == compat.prompt.count("[/INST]") == 2
+    assert hardened.prompt.count("[INST]") == 1
+    for made in (compat, hardened):
+        begin, end = made.context
+        assert made.prompt[:begin].endswith("appear most often.\n") and made.prompt[begin:].startswith("1. ")
+        assert made.prompt[end:].startswith("\nQuestion: What are the 10 most common words")
 
 
 def test_text_is_a_template(generator):

@@ -9,8 +9,10 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 import ropewalk
 from ropewalk.errors import EvaluationError
+from ropewalk.evaluate import bench
 from ropewalk.evaluate.tasks import TASKS, longppl
 from ropewalk.evaluate.tasks.longppl import LongPPL, covered
+from ropewalk.evaluate.unit import Setup, Unit
 from tests.fixture.recipe import (
     FIRST_QUERY,
     FIRST_VALUE,
@@ -151,6 +153,18 @@ def test_evaluator_is_asked_once_for_a_document_whatever_the_method(trained, tex
     other = task.build(words(), 250, seed=1, corpus=text)
     task.measure(trained, words(), other, report=report)
     assert len(asked) == 2
+
+
+def test_key_tokens_are_found_before_the_clock_of_a_method_runs(trained, text, monkeypatch):
+    asked, began = [], []
+    original, peak = longppl.key_tokens, bench.Peak
+    monkeypatch.setattr(longppl, "key_tokens", lambda *a, **k: asked.append(1) or original(*a, **k))
+    monkeypatch.setattr(bench, "Peak", lambda device: began.append(len(asked)) or peak(device))
+    with bench.Bench(trained, words(), name="tiny", setup=Setup(corpus=text)) as made:
+        made._tasks["longppl"] = LongPPL(short=SHORT, step=STEP)
+        for method in METHODS:
+            made.measure(Unit("longppl", 250, method, "", 250, 0, 0), lambda stage, fraction: None)
+    assert began == [1] * len(METHODS) and len(asked) == 1
 
 
 def test_method_is_attached_again_after_the_evaluator(trained, text, report):

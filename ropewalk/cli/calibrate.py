@@ -1,0 +1,268 @@
+"""`ropewalk calibrate`: find what a method needs to know of one model, and keep it as a profile."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ropewalk.cli.options import Backend, Json, ModelArgument, Seed, read_length
+from ropewalk.cli.output import Output, opened
+from ropewalk.errors import RopewalkError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from ropewalk.calibrate.request import Request
+    from ropewalk.profile import Profile
+
+app = typer.Typer(help="Find what a method needs to know of one model, and keep it as a profile.", add_completion=False)
+
+Out = Annotated[
+    Path, typer.Option("--out", "-o", metavar="FILE", help="Profile to write, a .json file.", show_default=False)
+]
+Corpus = Annotated[str, typer.Option("--corpus", metavar="NAME", help="Text to read: a bundled one, or a .txt file.")]
+Share = Annotated[
+    str, typer.Option("--share", metavar="NAME", help="Who shares key dimensions: head (as published), kv or layer.")
+]
+KeyDocuments = Annotated[
+    int, typer.Option("--key-documents", metavar="INTEGER", min=1, help="Texts that key dimensions are found on.")
+]
+
+
+@app.command("dpe")
+def dpe(
+    model: ModelArgument,
+    target: Annotated[
+        int,
+        typer.Option(
+            "--target",
+            parser=read_length,
+            metavar="LENGTH",
+            help="Tokens to calibrate for: the trained window, or more.",
+            show_default=False,
+        ),
+    ],
+    out: Out,
+    budget: Annotated[
+        str, typer.Option("--budget", metavar="BUDGET", help="Minutes (20min, 2h) or tokens (512k, 2m) to read.")
+    ] = "1h",
+    groups: Annotated[
+        str,
+        typer.Option(
+            "--groups",
+            metavar="GROUPS",
+            help="Of rotary pairs: 8 equal ones; borders, wavelength / trained window, such as 1/4,1,4,16; or auto: "
+            "the finest that the budget can decide.",
+        ),
+    ] = "auto",
+    protocol: Annotated[
+        str,
+        typer.Option("--protocol", metavar="NAME", help="halving, or paper: the authors' own, at its full cost."),
+    ] = "halving",
+    search: Annotated[
+        str,
+        typer.Option("--search", metavar="NAMES", help="What else to search: window,logit_scale.", show_default="-"),
+    ] = "",
+    task: Annotated[
+        str, typer.Option("--task", metavar="NAME", help="Needle task whose answers are scored.")
+    ] = "needle",
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            "--top-k",
+            metavar="INTEGER",
+            min=1,
+            help="Rotary pairs of a head that are key dimensions; found first, on text.",
+            show_default="all",
+        ),
+    ] = None,
+    share: Share = "head",
+    key_documents: KeyDocuments = 10,
+    documents: Annotated[
+        int, typer.Option("--documents", metavar="INTEGER", min=1, help="Of each setting, with --protocol paper.")
+    ] = 100,
+    margin: Annotated[
+        float,
+        typer.Option("--margin", metavar="NATS", min=0.0, help="How much worse a scale as good as the best may be."),
+    ] = 0.1,
+    corpus: Corpus = "moby-dick",
+    seed: Seed = 0,
+    backend: Backend = "auto",
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="INTEGER", min=1, help="Processes that share the work and the cores.")
+    ] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="ADDRESS", help="Read on a Ray cluster's workers instead; local starts one."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Find DPE's scale for every group of rotary pairs, confirm them together, and keep the profile.
+
+    Every trial is stored as it comes; the same command goes on where it was stopped. Use the profile as
+    dpe:profile=FILE.
+    """
+    began = time.monotonic()
+    with opened(as_json) as out_:
+        from rich.progress import Progress
+
+        from ropewalk.calibrate.request import Request
+        from ropewalk.calibrate.rule import Rule
+
+        request = Request(
+            model=model,
+            target_length=target,
+            budget=budget,
+            groups=groups,
+            protocol=protocol,
+            search=tuple(filter(None, search.split(","))),
+            task=task,
+            documents=documents,
+            top_k=top_k,
+            share=share,
+            key_documents=key_documents,
+            corpus=corpus,
+            seed=seed,
+            rule=Rule(margin=margin),
+        )
+        with Progress(console=out_.notes) as bar:
+            follow = Readings(bar)
+            if workers == 1 and ray is None:
+                profile = _here(request, out, follow, backend=backend, began=began)
+            else:
+                profile = _elsewhere(request, out, follow, backend=backend, began=began, workers=workers, ray=ray)
+        _answer(profile, out, out_)
+
+
+@app.command("keys")
+def keys(
+    model: ModelArgument,
+    out: Out,
+    top_k: Annotated[
+        int,
+        typer.Option("--top-k", metavar="INTEGER", min=1, help="Rotary pairs of a head to choose.", show_default=False),
+    ],
+    share: Share = "head",
+    documents: KeyDocuments = 10,
+    corpus: Corpus = "moby-dick",
+    seed: Seed = 0,
+    figure: Annotated[
+        Path | None,
+        typer.Option("--figure", metavar="FILE", help="Also save a heat map (.png, .pdf, .svg).", show_default="-"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Find the key dimensions of every head (DPE's step 2) in one pass over text, and draw them."""
+    with opened(as_json) as out_:
+        for file, endings in ((out, (".json",)), (figure, (".png", ".pdf", ".svg"))):
+            if file is not None and (file.suffix not in endings or not file.parent.is_dir()):
+                raise RopewalkError(
+                    f"cannot save {str(file)!r}; give a file in a folder that exists whose name ends in "
+                    f"{', '.join(endings)}"
+                )
+        from rich.progress import Progress
+
+        from ropewalk.calibrate.heatmap import draw_norms
+        from ropewalk.calibrate.keyfile import find_keys
+        from ropewalk.models.huggingface import read_spec
+        from ropewalk.models.loading import load_model
+
+        loaded, tokenizer = load_model(model)
+        spec = read_spec(loaded)
+        out_.notes.print(f"{documents} texts of {spec.pretrained_length} tokens")
+        with Progress(console=out_.notes) as bar:
+            line = bar.add_task("key dimensions", total=1.0)
+            profile = find_keys(
+                loaded,
+                tokenizer,
+                spec,
+                out,
+                top_k=top_k,
+                share=share,
+                documents=documents,
+                corpus=corpus,
+                seed=seed,
+                progress=lambda done: bar.update(line, completed=done),
+            )
+        if figure is not None:
+            draw_norms(profile.arrays["pair_norms"], profile.arrays["mask"], spec, figure, title=model)
+        shares = profile.arrays["mask"].mean((0, 1)).tolist()
+        if not as_json:
+            told = " ".join(f"{share:.2f}" for share in shares)
+            out_.console.print(f"share of heads that choose each pair, fastest first: {told}", soft_wrap=True)
+        out_.finish({"profile": str(out), "figure": None if figure is None else str(figure), "share_of_heads": shares})
+
+
+class Readings:
+    """Shows lines as they come, and how far the document that is read now is.
+
+    Args:
+        bar: of the terminal.
+    """
+
+    def __init__(self, bar: "Progress") -> None:
+        self.bar = bar
+        self.line = bar.add_task("starting", total=1.0)
+        self.done = 0
+
+    def say(self, text: str) -> None:
+        self.bar.console.print(text, markup=False, soft_wrap=True)
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if event["stage"] == "done":
+            self.done += 1
+        # Asking takes a small part of the time of reading.
+        part = {"attach": 0.0, "read": 0.9 * event["fraction"], "ask": 0.9 + 0.1 * event["fraction"]}
+        title = f"reading {self.done + 1}, {event['unit']['method']}, document {event['unit']['document']}"
+        self.bar.update(self.line, description=title, completed=part.get(event["stage"], 1.0))
+
+
+def _here(request: "Request", out: Path, follow: Readings, *, backend: str, began: float) -> "Profile":
+    """With the model loaded in this process."""
+    from ropewalk.calibrate.dpe import require_request
+    from ropewalk.calibrate.local import calibrate
+    from ropewalk.models.loading import load_config, load_model
+    from ropewalk.models.spec import spec_from_config
+
+    require_request(request, spec_from_config(load_config(request.model)), out)  # before weights are loaded
+    loaded, tokenizer = load_model(request.model, target_length=request.target_length)
+    return calibrate(loaded, tokenizer, request, out, backend=backend, say=follow.say, on_event=follow, began=began)
+
+
+def _elsewhere(
+    request: "Request", out: Path, follow: Readings, *, backend: str, began: float, workers: int, ray: str | None
+) -> "Profile":
+    """With workers that load the model; here it is loaded only while key dimensions are found."""
+    from ropewalk.calibrate.dpe import beside, require_request
+    from ropewalk.calibrate.local import finish, keys_of, require_text
+    from ropewalk.calibrate.trials import in_processes
+    from ropewalk.evaluate.unit import Setup
+    from ropewalk.models.huggingface import read_spec
+    from ropewalk.models.loading import load_config, load_model, load_tokenizer
+    from ropewalk.models.spec import spec_from_config
+
+    spec = spec_from_config(load_config(request.model))
+    require_request(request, spec, out)
+    require_text(load_tokenizer(request.model), request)
+    found = None
+    if request.top_k is not None:
+        loaded, tokenizer = load_model(request.model)
+        found = keys_of(loaded, tokenizer, read_spec(loaded), request, out, say=follow.say)
+    setup = Setup(corpus=request.corpus, backend=backend)
+    executor = in_processes(request.model, setup, beside(out, "trials.db"), follow, workers=workers, ray=ray)
+    return finish(request, spec, executor, out, keys=found, say=follow.say, began=began, workers=workers)
+
+
+def _answer(profile: "Profile", path: Path, out: Output) -> None:
+    made = profile.provenance
+    read = made["read"]
+    if not out.as_json:
+        out.console.print(
+            f"{made['kept']}: dpe:profile={path} for {made['target_length']} tokens; {read['readings']} readings, "
+            f"{read['tokens']:,} tokens, {read['seconds'] / 60:.1f} minutes",
+            markup=False,
+            soft_wrap=True,
+        )
+    wanted = ("target_length", "kept", "confirmation", "budget", "read", "axes", "uniform")
+    out.finish({"profile": str(path), "values": profile.values, **{name: made[name] for name in wanted}})

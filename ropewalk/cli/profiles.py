@@ -1,0 +1,48 @@
+"""`ropewalk profiles`: the settings that come with ropewalk, and what they were published for."""
+
+from typing import Any
+
+from ropewalk.cli.options import Json
+from ropewalk.cli.output import opened
+from ropewalk.lengths import format_length
+
+
+def profiles(as_json: Json = False) -> None:
+    """List the profiles that are shipped: settings that authors published, and calibrations of our own.
+
+    A profile of dpe is used as dpe:profile=NAME, and found by itself for the model and target that it was made for.
+    """
+    with opened(as_json) as out:
+        found = listed()
+        if not as_json:
+            for one in found:
+                model, target = one["model"], format_length(one["target_length"])
+                out.console.print(f"{one['name']}: {model} at {target}", soft_wrap=True, markup=False)
+                for what in ("method", "values", "source", "note"):
+                    if one[what]:
+                        out.console.print(f"    {what}: {one[what]}", soft_wrap=True, markup=False)
+        out.finish({"profiles": found})
+
+
+def listed() -> list[dict[str, Any]]:
+    """One entry for each shipped profile."""
+    from ropewalk.methods.grammar import format_value
+    from ropewalk.profile import shipped
+
+    return [
+        {
+            "name": name,
+            "kind": profile.kind,
+            "model": profile.provenance["model"],
+            "target_length": profile.target_length,
+            "method": profile.provenance["method"],
+            "values": ", ".join(
+                f"{key}={format_value(tuple(value) if isinstance(value, list) else value)}"
+                for key, value in profile.values.items()
+            ),
+            "fingerprint": str(profile.fingerprint),
+            "source": profile.provenance["source"],
+            "note": profile.provenance.get("note"),
+        }
+        for name, profile in shipped().items()
+    ]
