@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ropewalk.cli.options import Json, StoreOption
+from ropewalk.cli.options import Corpus, Json, Lengths, Samples, Seeds, StoreOption
 from ropewalk.cli.output import opened
 from ropewalk.lengths import parse_length
 
@@ -37,23 +37,14 @@ def ask(
             show_default=False,
         ),
     ],
-    lengths: Annotated[
-        str,
-        typer.Option("--lengths", metavar="LENGTHS", help="Tokens, separated by commas: 4k,16k.", show_default=False),
-    ],
+    lengths: Lengths,
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="What tables and figures call it.")] = "endpoint",
-    samples: Annotated[
-        int, typer.Option("--samples", metavar="INTEGER", min=1, help="Documents for each task, length and seed.")
-    ] = 4,
-    seeds: Annotated[
-        str, typer.Option("--seeds", metavar="SEEDS", help="Of the documents, separated by commas: 0,1,2.")
-    ] = "0",
+    samples: Samples = 4,
+    seeds: Seeds = "0",
     template: Annotated[
         str, typer.Option("--template", metavar="NAME", help="base asks the completions API, chat the chat API.")
     ] = "base",
-    corpus: Annotated[
-        str, typer.Option("--corpus", metavar="NAME", help="Text of the documents: a bundled one, or a .txt file.")
-    ] = "sotu",
+    corpus: Corpus = "sotu",
     api_key_env: Annotated[
         str, typer.Option("--api-key-env", metavar="NAME", help="Environment variable with the key; never stored.")
     ] = "OPENAI_API_KEY",

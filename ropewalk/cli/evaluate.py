@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ropewalk.cli.options import Backend, Json, MethodOptions, ModelOption, StoreOption, read_length
+from ropewalk.cli.options import (
+    Backend,
+    Corpus,
+    Json,
+    Lengths,
+    MethodOptions,
+    ModelOption,
+    Samples,
+    Seeds,
+    StoreOption,
+    read_length,
+)
 from ropewalk.cli.output import opened
 from ropewalk.lengths import format_length, parse_length
 from ropewalk.models.source import DEFAULT_MODEL
@@ -23,10 +34,7 @@ def measure(
         list[str],
         typer.Argument(metavar="TASK...", help="Tasks or suites: needle, perplexity, ruler, ...", show_default=False),
     ],
-    lengths: Annotated[
-        str,
-        typer.Option("--lengths", metavar="LENGTHS", help="Tokens, separated by commas: 4k,16k.", show_default=False),
-    ],
+    lengths: Lengths,
     method: MethodOptions = ["none"],  # noqa: B006  (typer copies it)
     model: ModelOption = DEFAULT_MODEL,
     target_length: Annotated[
@@ -39,15 +47,9 @@ def measure(
             show_default="the largest of --lengths",
         ),
     ] = None,
-    samples: Annotated[
-        int, typer.Option("--samples", metavar="INTEGER", min=1, help="Documents for each task, length and seed.")
-    ] = 4,
-    seeds: Annotated[
-        str, typer.Option("--seeds", metavar="SEEDS", help="Of the documents, separated by commas: 0,1,2.")
-    ] = "0",
-    corpus: Annotated[
-        str, typer.Option("--corpus", metavar="NAME", help="Text of the documents: a bundled one, or a .txt file.")
-    ] = "sotu",
+    samples: Samples = 4,
+    seeds: Seeds = "0",
+    corpus: Corpus = "sotu",
     template: Annotated[
         str, typer.Option("--template", metavar="NAME", help="RULER: base, chat, or a text with {task_template}.")
     ] = "base",

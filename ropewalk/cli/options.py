@@ -54,3 +54,14 @@ PretrainedLength = Annotated[
         show_default="what its configuration says",
     ),
 ]
+Lengths = Annotated[
+    str,
+    typer.Option("--lengths", metavar="LENGTHS", help="Tokens, separated by commas: 4k,16k.", show_default=False),
+]
+Samples = Annotated[
+    int, typer.Option("--samples", metavar="INTEGER", min=1, help="Documents for each task, length and seed.")
+]
+Seeds = Annotated[str, typer.Option("--seeds", metavar="SEEDS", help="Of the documents, separated by commas: 0,1,2.")]
+Corpus = Annotated[
+    str, typer.Option("--corpus", metavar="NAME", help="Text of the documents: a bundled one, or a .txt file.")
+]
