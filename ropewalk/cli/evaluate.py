@@ -219,7 +219,11 @@ def table(results: "list[Result]") -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False)
+    from ropewalk.evaluate.compare import ENOUGH
+
+    few = [one for one in results if len(set(one.documents)) < ENOUGH]
+    caption = f"intervals over fewer than {ENOUGH} documents are too narrow" if few else None
+    table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
     numbers = ("length", "score", "n", "CPU s", "peak GiB")
     for column in ("task", "length", "method", "metric", "score", "95% interval", "n", "CPU s", "peak GiB", "backend"):
         table.add_column(column, justify="right" if column in numbers else "left")
