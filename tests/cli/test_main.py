@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -34,18 +33,11 @@ sys.exit(code)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["eval", "--help"]], ids=["app", "verb"])
-def test_help_imports_nothing_heavy_and_answers_within_a_second(arguments: list[str]) -> None:
-    seconds = []
-    for _ in range(3):  # the best of three: the machine is shared
-        started = time.perf_counter()
-        code = HELP_IMPORTS.format(arguments=arguments)
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        seconds.append(time.perf_counter() - started)
-        assert done.returncode == 0
-        assert done.stderr.strip() == "[]"
-        if seconds[-1] < 1:
-            break
-    assert min(seconds) < 1
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = HELP_IMPORTS.format(arguments=arguments)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr.strip() == "[]"
     assert all(verb in done.stdout for verb in (VERBS if arguments == ["--help"] else ("TASK", "--samples")))
 
 
