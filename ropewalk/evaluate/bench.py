@@ -154,7 +154,7 @@ class Bench:
             prefill_seconds=sample.prefill_seconds,
             cpu_seconds=cpu_seconds,
             peak_bytes=peak.bytes,
-            device=_device(self.model.device),
+            device=device_name(self.model.device),
             details={"pretrained_length": self.window, **sample.details},
             versions=versions(),
         )
@@ -191,5 +191,6 @@ def versions() -> dict[str, str]:
     }
 
 
-def _device(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """As rows record it: the GPU's name, or "cpu"."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

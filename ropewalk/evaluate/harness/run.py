@@ -12,12 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import ropewalk
 from ropewalk.errors import EvaluationError
-from ropewalk.evaluate.bench import versions
+from ropewalk.evaluate.bench import device_name, versions
 from ropewalk.evaluate.fingerprint import model_sha256, plan_sha256, tokenizer_sha256
 from ropewalk.evaluate.harness.ask import ask
 from ropewalk.evaluate.harness.model import ExtendedLM
@@ -240,7 +239,7 @@ class _Runner:
                 prefill_seconds=0.0,  # the harness does not tell reading from answering
                 cpu_seconds=cpu_seconds / len(batch),
                 peak_bytes=peak.bytes,
-                device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+                device=device_name(device),
                 details=one.details,
                 versions=versions() | {"lm_eval": version("lm_eval")},
             )

@@ -15,6 +15,7 @@ from ropewalk.evaluate.ruler.questions import Questions
 from ropewalk.evaluate.ruler.sample import Generator, Mode, RulerSample, protocol
 from ropewalk.evaluate.ruler.suite import FAMILIES
 from ropewalk.evaluate.tasks.base import Piece, Question, Report, Sample, TextTask
+from ropewalk.evaluate.tasks.reply import end_tokens
 
 # `ropewalk.evaluate.unit.document_seed` makes the seed of document i of a run from the run's seed s as s * 1000 + i.
 DOCUMENTS = 1000
@@ -119,8 +120,7 @@ def _checked(document: Document) -> RulerDocument:
 @torch.inference_mode()
 def _generate(model: PreTrainedModel, cache: DynamicCache, last: int, room: int, *, report: Report) -> list[int]:
     """Greedy tokens after `last`, which the cache does not hold yet, at most `room`, without the end token."""
-    ends = model.generation_config.eos_token_id
-    stop = set(ends if isinstance(ends, list) else [ends])
+    stop = end_tokens(model)
     generated: list[int] = []
     token = last
     while len(generated) < room:

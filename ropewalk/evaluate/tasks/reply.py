@@ -93,7 +93,7 @@ def reply(
     greedy = logits.argmax(dim=-1)
     agreed = int((greedy[:-1] == target).int().cumprod(0).sum())
     generated = greedy[: agreed + 1].tolist()[: question.new_tokens]
-    ends = _end_tokens(model)
+    ends = end_tokens(model)
     # The last of them was generated, but not fed.
     _cut(cache, length + len(made.query) + len(generated) - 1)
     text = tokenizer.decode(generated, skip_special_tokens=True)
@@ -105,7 +105,8 @@ def reply(
     return Reply(tokenizer.decode(generated[:last], skip_special_tokens=True), owned)
 
 
-def _end_tokens(model: PreTrainedModel) -> set[int]:
+def end_tokens(model: PreTrainedModel) -> set[int]:
+    """Token ids at which the model ends."""
     ends = model.generation_config.eos_token_id
     return set(ends) if isinstance(ends, list) else {ends}
 
