@@ -11,7 +11,7 @@ from itertools import product
 from statistics import NormalDist
 
 from ropewalk.errors import EvaluationError
-from ropewalk.evaluate.statistics import Interval, bootstrap, wilson
+from ropewalk.evaluate.statistics import Interval, resampled, wilson
 
 # All 2^k sign patterns of k documents are counted up to here; beyond, as many are drawn.
 EXACT_DOCUMENTS = 12
@@ -43,8 +43,8 @@ def paired_difference(
 ) -> Difference:
     """Compare the scores of two methods on the same samples.
 
-    - Interval: bootstrap over documents. Zeros and ones whose documents all differ alike (or are one) would get a width
-      of zero there, which ten hits of ten against ten of ten do not deserve: Newcombe's then.
+    - Interval: `resampled` over documents. Zeros and ones whose documents all differ alike (or are one) would get a
+      width of zero there, which ten hits of ten against ten of ten do not deserve: Newcombe's then.
     - p: McNemar's where every document is one sample of zero or one, else that of flipping the sign of documents.
     - A single document says nothing about others: there its samples are resampled, and taken as independent.
 
@@ -71,8 +71,10 @@ def paired_difference(
     if binary and len({sum(group) / len(group) for group in groups.values()}) == 1:
         interval = newcombe(first, second)
     else:
-        drawn = bootstrap(differences, units, seed=seed)
-        interval = Interval(drawn.low, drawn.high, f"paired bootstrap over {name}")
+        shares = all(0 <= score <= 1 for score in (*first, *second))
+        bounds = (-1.0, 1.0) if shares else (-math.inf, math.inf)
+        drawn = resampled(differences, units, name, bounds=bounds, seed=seed)
+        interval = Interval(drawn.low, drawn.high, f"paired {drawn.made_by}")
     if binary and (single or len(groups) == len(first)):
         p, test = mcnemar(differences.count(1.0), differences.count(-1.0)), "mcnemar exact"
     else:

@@ -271,6 +271,6 @@ def test_results_hold_the_documents_of_a_cell(path):
         0.75,
     )
     assert (first.n, first.seconds, first.peak_bytes, second.scores) == (6, 3.0, None, (1.0, 0.0))
-    assert first.interval == "bootstrap over documents" and second.interval == "wilson"
+    assert first.interval == "t over documents" and second.interval == "wilson"
     assert first.documents_sha256 != second.documents_sha256
     json.dumps(first.to_json(), allow_nan=False)

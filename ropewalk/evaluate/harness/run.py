@@ -86,7 +86,15 @@ def run_harness(
         raise EvaluationError("nothing to evaluate; give one task and method or more, a limit and a batch of 1 or more")
     target = target_length or read_spec(model).pretrained_length
     with _hushed():
-        runner = _Runner(model, tokenizer, store, target, batch_size, backend, name or model.config._name_or_path)
+        given = {
+            "num_fewshot": num_fewshot,
+            "include_path": include_path and str(include_path),
+            "metadata": metadata,
+            "metric": metric,
+        }
+        asked = {option: value for option, value in given.items() if value not in (None, {})}
+        named = name or model.config._name_or_path
+        runner = _Runner(model, tokenizer, store, target, batch_size, backend, named, asked)
         known = {"tokenizer": tokenizer.name_or_path} if tokenizer.name_or_path else {}
         loaded = load_tasks(tasks, include_path=include_path, metadata=known | (metadata or {}))
         for method in dict.fromkeys(methods):
@@ -124,6 +132,7 @@ class _Runner:
     batch_size: int
     backend: str
     name: str
+    asked: dict[str, Any]  # what the caller chose about the tasks, for whoever measures them again
 
     def __post_init__(self) -> None:
         self.hashes = (model_sha256(self.model), tokenizer_sha256(self.tokenizer))
@@ -240,7 +249,7 @@ class _Runner:
                 cpu_seconds=cpu_seconds / len(batch),
                 peak_bytes=peak.bytes,
                 device=device_name(device),
-                details=one.details,
+                details=one.details | {"asked": self.asked},
                 versions=versions() | {"lm_eval": version("lm_eval")},
             )
             for item, one in zip(batch, outcomes, strict=True)

@@ -1,5 +1,6 @@
 """The settings of every group of rows, and the commands that measure it again."""
 
+import json
 import shlex
 from dataclasses import dataclass
 from typing import Any
@@ -57,17 +58,14 @@ def commands(rows: list[Row]) -> list[str]:
     """
     if rows[0].key.backend == ENDPOINT:
         return []
-    make = _harness if HARNESS in rows[0].versions else _eval
+    make, options = (_harness, _harness_options) if HARNESS in rows[0].versions else (_eval, _eval_options)
     documents: dict[tuple[str, int], tuple[set[int], set[int]]] = {}
     modes: dict[str, tuple[str, ...]] = {}
     for row in rows:
         seeds, indices = documents.setdefault((row.key.task, row.key.length), (set(), set()))
         seeds.add(row.key.seed)
         indices.add(row.key.document)
-        given = (row.key.template, str(row.details.get("mode", "")), str(row.details.get("evaluator") or ""))
-        asked = zip(MODES.items(), given, strict=True)
-        options = [(option, value) for (option, default), value in asked if value not in ("", default)]
-        modes[row.key.task] = tuple(word for option in options for word in option)
+        modes[row.key.task] = tuple(word for option in options(row) for word in option)
     lengths: dict[tuple[Any, ...], list[int]] = {}
     for (task, length), (seeds, indices) in sorted(documents.items(), key=lambda item: item[0][1]):
         lengths.setdefault((task, modes[task], tuple(sorted(seeds)), max(indices) + 1), []).append(length)
@@ -88,6 +86,18 @@ def _eval(
     return [*words, "--controls" if row.key.control else "--no-controls"]
 
 
+def _eval_options(row: Row) -> list[tuple[str, str]]:
+    given = (row.key.template, str(row.details.get("mode", "")), str(row.details.get("evaluator") or ""))
+    asked = zip(MODES.items(), given, strict=True)
+    return [(option, value) for (option, default), value in asked if value not in ("", default)]
+
+
+def _harness_options(row: Row) -> list[tuple[str, str]]:
+    asked = row.details.get("asked", {})
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in asked.items()}
+    return [("--" + name.replace("_", "-"), text) for name, text in sorted(texts.items())]
+
+
 def _harness(
     row: Row, tasks: list[str], mode: tuple[str, ...], seeds: tuple[int, ...], samples: int, lengths: tuple[int, ...]
 ) -> list[str]:
@@ -95,7 +105,7 @@ def _harness(
     words = ["ropewalk", "harness", *names, "--model", row.model, "--method", row.method]
     words += ["--target-length", format_length(row.target_length), "--limit", str(samples)]
     words += ["--backend", row.key.backend] if row.key.backend != STOCK_BACKEND else []
-    return words + (["--chat-template"] if row.key.template else [])
+    return [*words, *mode, *(["--chat-template"] if row.key.template else [])]
 
 
 def _fields(row: Row) -> tuple[tuple[str, str], ...]:

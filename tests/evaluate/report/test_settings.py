@@ -1,5 +1,6 @@
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import typer
@@ -58,6 +59,12 @@ def test_rows_of_the_harness_are_measured_again_by_it():
     mine = replace(row("lm-eval/babilong", "yarn", 4, length=8192), versions={"lm_eval": "0.4.13"}, target_length=8192)
     asked = parsed(commands([mine])[0])
     assert (asked["tasks"], asked["limit"], asked["target_length"]) == (["babilong"], 5, 8192)
+    chosen = {"metric": "acc_norm", "num_fewshot": 2, "metadata": {"max_seq_lengths": "4k"}, "include_path": "my tasks"}
+    asked = parsed(commands([replace(mine, details={"asked": chosen})])[0])
+    assert {name: asked[name] for name in chosen} == chosen | {
+        "metadata": '{"max_seq_lengths": "4k"}',
+        "include_path": Path("my tasks"),
+    }
 
 
 def test_file_of_questions_and_evaluator_are_asked_for_again():
