@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ropewalk.cli import embedding
 from ropewalk.cli.options import (
     Backend,
     Corpus,
@@ -12,12 +13,12 @@ from ropewalk.cli.options import (
     Lengths,
     MethodOptions,
     ModelOption,
-    Samples,
     Seeds,
     StoreOption,
     read_length,
 )
 from ropewalk.cli.output import opened
+from ropewalk.errors import EvaluationError
 from ropewalk.lengths import format_length, parse_length
 from ropewalk.models.source import DEFAULT_MODEL
 
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 def measure(
     tasks: Annotated[
         list[str],
-        typer.Argument(metavar="TASK...", help="Tasks or suites: needle, perplexity, ruler, ...", show_default=False),
+        typer.Argument(
+            metavar="TASK...", help="Tasks or suites: needle, perplexity, ruler, longembed, ...", show_default=False
+        ),
     ],
     lengths: Lengths,
     method: MethodOptions = ["none"],  # noqa: B006  (typer copies it)
@@ -47,7 +50,16 @@ def measure(
             show_default="the largest of --lengths",
         ),
     ] = None,
-    samples: Samples = 4,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples",
+            metavar="INTEGER",
+            min=1,
+            help="Documents for each task, length and seed; of longembed: queries.",
+            show_default="4; 50 of longembed",
+        ),
+    ] = None,
     seeds: Seeds = "0",
     corpus: Corpus = "sotu",
     template: Annotated[
@@ -69,6 +81,25 @@ def measure(
             metavar="MODEL",
             help="longppl: the model that finds key tokens.",
             show_default="the model itself, within its window",
+        ),
+    ] = None,
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            "--candidates",
+            metavar="INTEGER",
+            min=1,
+            help="longembed: documents that queries are searched in.",
+            show_default="100",
+        ),
+    ] = None,
+    pooling: Annotated[
+        str | None,
+        typer.Option(
+            "--pooling",
+            metavar="NAME",
+            help="longembed, for a model that is no sentence-transformers folder: mean, cls or lasttoken.",
+            show_default=False,
         ),
     ] = None,
     controls: Annotated[
@@ -99,6 +130,36 @@ def measure(
     """
     with opened(as_json) as out:
         tokens = [parse_length(length) for length in lengths.split(",")]
+        if embedding.concerns(tasks):
+            from ropewalk.evaluate.embedding import sets
+            from ropewalk.evaluate.embedding.bench import Setup as Searching
+            from ropewalk.evaluate.unit import read_seeds
+
+            if ray is not None or workers > 1:
+                raise EvaluationError("longembed runs in one process; leave --ray and --workers out")
+            searching = Searching(
+                corpus=corpus,
+                backend=backend,
+                pooling=pooling,
+                queries=samples or min(sets.QUERIES, candidates or sets.CANDIDATES),
+                candidates=candidates or sets.CANDIDATES,
+            )
+            embedding.measure(
+                out,
+                model,
+                tasks,
+                method,
+                tokens,
+                setup=searching,
+                seeds=read_seeds(seeds),
+                target_length=target_length,
+                controls=controls,
+                store=store,
+                known=known,
+            )
+            return
+        if candidates is not None or pooling is not None:
+            raise EvaluationError("--candidates and --pooling are for longembed; leave them out")
 
         from rich.progress import Progress
 
@@ -131,7 +192,7 @@ def measure(
             chosen,
             method,
             tokens,
-            samples=samples,
+            samples=samples or 4,
             seeds=read_seeds(seeds),
             target_length=target_length,
             window=spec.pretrained_length if controls else None,
@@ -222,7 +283,7 @@ def table(results: "list[Result]") -> "Table":
     from ropewalk.evaluate.compare import ENOUGH
 
     few = [one for one in results if len(set(one.documents)) < ENOUGH]
-    caption = f"intervals over fewer than {ENOUGH} documents are too narrow" if few else None
+    caption = f"fewer than {ENOUGH} documents: no difference can be shown beyond doubt" if few else None
     table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
     numbers = ("length", "score", "n", "CPU s", "peak GiB")
     for column in ("task", "length", "method", "metric", "score", "95% interval", "n", "CPU s", "peak GiB", "backend"):

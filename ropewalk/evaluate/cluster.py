@@ -14,6 +14,9 @@ from ropewalk.evaluate.store import Store
 from ropewalk.evaluate.sweep import Finished, feasible
 from ropewalk.evaluate.unit import Setup, Unit
 
+# Workers that may be lost before the sweep gives up: what kills every worker (too little memory) is told after that.
+LOSSES = 2
+
 
 class Measurer:
     """What each Ray actor holds: a loaded model, on a GPU where the actor was given one."""
@@ -54,8 +57,9 @@ def sweep_on_ray(
     workers: int,
     on_event: Callable[[dict[str, Any]], None] | None = None,
 ) -> Finished:
-    """Sweep with `workers` Ray actors, one model each; a worker that dies loses the sample in flight.
+    """Sweep with `workers` Ray actors, one model each.
 
+    A worker that dies loses the sample in flight: another is started in its place, and the sample is tried again.
     Where the cluster has GPUs, each worker gets one.
 
     The store stays with this process: SQLite does not work over a network.
@@ -65,7 +69,8 @@ def sweep_on_ray(
         address: of the cluster, as `ray.init` takes it; "local" starts one on this machine.
 
     Raises:
-        EvaluationError: Ray is not installed, the cluster is not there, or a worker was lost; what is stored is kept.
+        EvaluationError: Ray is not installed, the cluster is not there, or more than LOSSES workers were lost for every
+            one asked for; what is stored is kept.
         RopewalkError: whatever stops a worker, with its message.
     """
     try:
@@ -105,7 +110,9 @@ def _share(
 ) -> None:
     gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
     actor = ray.remote(num_gpus=gpus, num_cpus=1)(Measurer)
-    idle = [actor.remote(source, setup, max(unit.length for unit in units)) for _ in range(workers)]
+    longest = max(unit.length for unit in units)
+    idle = [actor.remote(source, setup, longest) for _ in range(workers)]
+    spare = LOSSES * workers
     units, remarks = ray.get(idle[0].feasible.remote(list(units)))
     keys = ray.get([idle[0].key.remote(unit) for unit in units])
     waiting = list(zip(units, keys, strict=True))
@@ -132,8 +139,17 @@ def _share(
             break
         [ready], _ = ray.wait(list(running), num_returns=1)
         measurer, unit, key = running.pop(ready)
+        try:
+            row = ray.get(ready)
+        except ray.exceptions.RayActorError:
+            if spare == 0:
+                raise
+            spare -= 1
+            store.release(key)
+            waiting.insert(0, (unit, key))
+            idle.append(actor.remote(source, setup, longest))
+            continue
         idle.append(measurer)
-        row = ray.get(ready)
         say(unit, "done", 1.0)
         if isinstance(row, EvaluationError):  # of this document alone: the others may have a score
             store.release(key)

@@ -13,6 +13,9 @@ from ropewalk.evaluate.unit import Setup, Unit
 from ropewalk.execution import Cell, run_cells
 
 _WORK = "ropewalk.evaluate.sweep:work"
+# A worker that dies lost the sample in flight, no more: it is started again, at most so often. What kills every worker
+# (too little memory) is told after that.
+RETRIES = 2
 
 
 def launch(
@@ -46,6 +49,7 @@ def launch(
         cells,
         workers=workers,
         threads=threads_of_each(workers),
+        retries=RETRIES,
         on_event=lambda _, event: on_event(event) if on_event else None,
     )
     values = [outcome.value for outcome in outcomes.values()]

@@ -43,8 +43,9 @@ def paired_difference(
 ) -> Difference:
     """Compare the scores of two methods on the same samples.
 
-    - Interval: `resampled` over documents. Zeros and ones whose documents all differ alike (or are one) would get a
-      width of zero there, which ten hits of ten against ten of ten do not deserve: Newcombe's then.
+    - Interval: `resampled` over documents. Scores in [0, 1] whose documents all differ alike (or are one) would get a
+      width of zero there, which ten hits of ten against ten of ten do not deserve: Newcombe's then, for shares of
+      documents as if they were not correlated.
     - p: McNemar's where every document is one sample of zero or one, else that of flipping the sign of documents.
     - A single document says nothing about others: there its samples are resampled, and taken as independent.
 
@@ -68,10 +69,14 @@ def paired_difference(
     binary = {*first, *second} <= {0.0, 1.0}
     single = len(groups) == 1
     name, units = ("samples", range(len(first))) if single else ("documents", clusters)
-    if binary and len({sum(group) / len(group) for group in groups.values()}) == 1:
+    shares = all(0 <= score <= 1 for score in (*first, *second))
+    alike = len({sum(group) / len(group) for group in groups.values()}) == 1
+    if binary and alike:
         interval = newcombe(first, second)
+    elif shares and alike:
+        n = len(groups)
+        interval = square_and_add(math.fsum(first) / len(first), math.fsum(second) / len(second), n, 0.0)
     else:
-        shares = all(0 <= score <= 1 for score in (*first, *second))
         bounds = (-1.0, 1.0) if shares else (-math.inf, math.inf)
         drawn = resampled(differences, units, name, bounds=bounds, seed=seed)
         interval = Interval(drawn.low, drawn.high, f"paired {drawn.made_by}")
@@ -121,16 +126,20 @@ def newcombe(first: Sequence[float], second: Sequence[float]) -> Interval:
     pairs = list(zip(second, first, strict=True))
     both, neither = pairs.count((1.0, 1.0)), pairs.count((0.0, 0.0))
     gained, lost = pairs.count((1.0, 0.0)), pairs.count((0.0, 1.0))
-    p, q = (both + gained) / n, (both + lost) / n
-    of_p, of_q = wilson(both + gained, n), wilson(both + lost, n)
     margins = (both + gained) * (lost + neither) * (both + lost) * (gained + neither)
     cross = both * neither - gained * lost
     # His continuity correction is for a positive association only.
     corrected = cross - n / 2 if cross > n / 2 else min(cross, 0)
-    phi = corrected / math.sqrt(margins) if margins else 0.0
-    below, above = (p - of_p.low, of_q.high - q), (of_p.high - p, q - of_q.low)
+    return square_and_add((both + lost) / n, (both + gained) / n, n, corrected / math.sqrt(margins) if margins else 0.0)
+
+
+def square_and_add(first: float, second: float, n: int, phi: float) -> Interval:
+    """Newcombe's interval from the shares of n pairs, 0 to 1, and their correlation."""
+    of_first, of_second = wilson(first * n, n), wilson(second * n, n)
+    below = second - of_second.low, of_first.high - first
+    above = of_second.high - second, first - of_first.low
     low, high = (math.sqrt(max(0.0, x * x - 2 * phi * x * y + y * y)) for x, y in (below, above))
-    return Interval(max(-1.0, p - q - low), min(1.0, p - q + high), "newcombe paired")
+    return Interval(max(-1.0, second - first - low), min(1.0, second - first + high), "newcombe paired")
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from ropewalk.errors import EvaluationError
-from ropewalk.evaluate.compare import ENDPOINT
+from ropewalk.evaluate.compare import ENDPOINT, ENOUGH
 from ropewalk.evaluate.metric import lower_is_better
 from ropewalk.evaluate.paired import Difference, holm, paired_difference
 from ropewalk.evaluate.row import Row
@@ -98,7 +98,13 @@ def recommend(rows: Sequence[Row], target_length: int, pretrained_length: int) -
     strange = sum(_identity(row) != identity for row in rows)
     rows = [row for row in rows if _identity(row) == identity]
     tested = sorted({row.key.length for row in reach if _identity(row) == identity})
-    length = next((one for one in tested if one >= target_length), tested[-1])
+    documents = {
+        one: max(map(len, _settings(row for row in reach if row.key.length == one).values())) for one in tested
+    }
+    # A length with too few documents to show anything steps back behind one that has them.
+    judged = [one for one in tested if documents[one] >= ENOUGH] or tested
+    length = next((one for one in judged if one >= target_length), judged[-1])
+    thin = [f"{documents[one]} documents only at {one} tokens" for one in tested if one not in judged]
     if not all(lower_is_better(row.metric) for row in rows if row.key.length == length):
         rows = [row for row in rows if not lower_is_better(row.metric)]
     here = _settings(row for row in rows if row.key.length == length)
@@ -119,7 +125,7 @@ def recommend(rows: Sequence[Row], target_length: int, pretrained_length: int) -
     if few:
         names = ", ".join(group[0].method for group in few.values())
         remarks.append(f"left out, with less than half of the {most} prompts: {names}")
-    return _decide(ranked, length, target_length, remarks)
+    return _decide(ranked, length, target_length, remarks + thin)
 
 
 def _identity(row: Row) -> tuple[str, str, str]:
@@ -147,7 +153,7 @@ def _decide(
     """By candidates with their rows, best first."""
     best, its_rows = ranked[0]
     if length < target_length:
-        remarks.append(f"the longest tested length is {length}: {target_length} tokens were not measured")
+        remarks.append(f"judged at {length} tokens, the longest that was measured well: {target_length} is beyond it")
     if best.documents < 10:
         remarks.append(f"{best.documents} documents only")
     gain = best.against_stock

@@ -1,5 +1,9 @@
 """Sweeps on Ray; a cluster is started on this machine, which takes seconds."""
 
+import os
+import signal
+
+import psutil
 import pytest
 
 from ropewalk.errors import EvaluationError, MethodError
@@ -38,3 +42,27 @@ def test_what_stops_a_worker_is_its_own_message(saved, tmp_path):
         sweep_on_ray(saved, units, Setup(), tmp_path / "r.db", address="local", workers=1)
     with pytest.raises(EvaluationError, match="no Ray cluster at 'auto'"):
         sweep_on_ray(saved, units, Setup(), tmp_path / "r.db", address="auto", workers=1)
+
+
+def _measurers():
+    return [each for each in psutil.process_iter(["cmdline"]) if "Measurer" in " ".join(each.info["cmdline"] or [])]
+
+
+def test_worker_that_dies_loses_only_its_sample_which_is_tried_again(saved, tmp_path):
+    units = list_units(["perplexity"], ["none", "self-extend"], [600], samples=3, seeds=[0])
+    here = launch(saved, units, Setup(), tmp_path / "here.db", workers=1)
+    mine = {each.pid for each in _measurers()}
+    killed = []
+
+    def kill_one(event):
+        if event.get("stage") == "read" and len(killed) == 0:
+            [worker] = [each for each in _measurers() if each.pid not in mine]
+            os.kill(worker.pid, signal.SIGKILL)
+            killed.append(worker.pid)
+
+    there = sweep_on_ray(saved, units, Setup(), tmp_path / "there.db", address="local", workers=1, on_event=kill_one)
+    assert killed and there.measured == len(units) == 6
+    with Store(tmp_path / "here.db") as ours, Store(tmp_path / "there.db") as theirs:
+        assert not theirs.interrupted()
+        first, second = collect(ours, here.keys), collect(theirs, there.keys)
+    assert [(row.key, row.scores) for row in first] == [(row.key, row.scores) for row in second]

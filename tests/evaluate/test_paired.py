@@ -101,6 +101,14 @@ def test_ten_of_ten_against_ten_of_ten_has_a_width():
     assert made.interval.high > 0.25
 
 
+def test_equal_gains_of_shares_have_a_width():
+    made = paired_difference([0.0, 0.0], [0.9, 0.9], range(2))
+    # By hand: Wilson's intervals of 1.8 hits of 2 (0.279 to 0.995) and of none (0 to 0.658), squared and added.
+    assert (round(made.interval.low, 3), round(made.interval.high, 3)) == (-0.005, 0.995)
+    losses = paired_difference([3.0, 2.0], [3.5, 2.5], range(2))
+    assert losses.interval.made_by == "paired t over documents"
+
+
 @pytest.mark.parametrize(
     ("first", "second", "clusters"), [([], [], []), ([1.0], [1.0, 0.0], [0, 1]), ([1.0], [1.0], [])]
 )

@@ -103,10 +103,20 @@ def test_only_prompts_that_all_have_read_count():
     assert any("6 documents only" in remark for remark in made.remarks)
 
 
+def test_length_with_few_documents_steps_back():
+    rows = table(none=(0.1, 8), dpe=(0.8, 12))
+    for method, score in (("none", 0.9), ("dpe", 0.2)):
+        rows += rows_of(method, 32768, [score] * 2)
+    made = recommend(rows, 32768, WINDOW)
+    assert (made.method, made.length) == ("dpe", 16384)
+    assert "2 documents only at 32768 tokens" in made.remarks
+    assert recommend([row for row in rows if row.key.length != 16384], 32768, WINDOW).length == 32768
+
+
 def test_target_beyond_what_was_tested_is_said_and_none_at_all_is_refused():
     rows = table(none=(0.1, 8), dpe=(0.8, 12))
     made = recommend(rows, 32768, WINDOW)
-    assert any("32768 tokens were not measured" in remark for remark in made.remarks)
+    assert any("judged at 16384 tokens" in remark for remark in made.remarks)
     with pytest.raises(EvaluationError, match="nothing was measured beyond the 4096 tokens"):
         recommend([row for row in rows if row.key.length == 4096], 16384, WINDOW)
 
