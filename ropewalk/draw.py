@@ -85,12 +85,13 @@ def _symbol(distance: Tensor, window: int) -> str:
 def _table(plan: Plan, spec: RotarySpec, length: int, layer: int) -> list[str]:
     """One row per band: where it holds, its maps, and the largest equivalent distance that the last query sees."""
     pairs = middle_and_ends(spec)
-    last, keys = torch.tensor([length - 1]), torch.arange(length)
-    seen = {p: equivalent_distance(plan, spec, last, keys, pair=p, layer=layer)[0] for p in pairs}
+    keys = torch.arange(length)
+    queries = torch.tensor([0, length - 1] if plan.bidirectional else [length - 1])
+    seen = {p: equivalent_distance(plan, spec, queries, keys, pair=p, layer=layer).abs() for p in pairs}
     rows = [("region", "query position", "key position", *(f"pair {p}" for p in pairs))]
     legend: dict[str, str] = {}
     for number, band in enumerate(plan.bands, start=1):
-        inside = band.region.contains(last, keys)
+        inside = band.region.contains(queries[:, None], keys)
         furthest = (f"{seen[p][inside].max():,.0f}" if inside.any() else "not met" for p in pairs)
         query = _formula(band.query, "m", f"{number}", layer, legend)
         key = _formula(band.key, "n", f"{number}", layer, legend)
@@ -98,13 +99,14 @@ def _table(plan: Plan, spec: RotarySpec, length: int, layer: int) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    lines.append("the last columns: largest equivalent distance that the last query sees in the band, tokens")
+    end = "first or last" if plan.bidirectional else "last"
+    lines.append(f"the last columns: largest equivalent distance that the {end} query sees in the band, tokens")
     lines += [f"{name}: {values}" for name, values in legend.items()]
     gain = plan.table.attention_scaling**2 * plan.logit_scale
     if gain != 1:
         lines.append(f"logits of rotated dimensions times {gain:.4f}")
     if plan.log_n is not None:
-        lines.append(f"queries times max(1, ln(m + 1) / ln {plan.log_n:,})")
+        lines.append(f"queries times max(1, ln({'N' if plan.bidirectional else 'm + 1'}) / ln {plan.log_n:,})")
     if any(grid.array.shape[1] > 1 for grid in _grids(plan)):
         lines.append("query heads differ; head 0 is drawn")
     return lines
@@ -115,9 +117,14 @@ def _grids(plan: Plan) -> list[Grid]:
 
 
 def _condition(region: Region) -> str:
-    what = "m - n" if region.chunk == 1 else f"m//{region.chunk} - n//{region.chunk}"
+    chunk = "" if region.chunk == 1 else f"//{region.chunk}"
+    first, second = "nm" if region.side == "future" else "mn"
+    what = f"{first}{chunk} - {second}{chunk}"
+    what = f"|{what}|" if region.side == "both" else what
+    if region.hi is None and not region.lo:
+        return {"past": "all m >= n", "future": "all n > m", "both": "all m and n"}[region.side]
     if region.hi is None:
-        return f"{what} >= {region.lo:,}" if region.lo else "all m >= n"
+        return f"{what} >= {region.lo:,}"
     return f"{what} < {region.hi:,}" if region.lo == 0 else f"{region.lo:,} <= {what} < {region.hi:,}"
 
 

@@ -56,11 +56,14 @@ def run_cells(
     *,
     workers: int,
     threads: int,
+    retries: int = 0,
     on_event: Callable[[str, dict[str, Any]], None] | None = None,
 ) -> dict[str, Outcome]:
     """Run cells, `workers` at a time, each with `threads` threads; the first that fails ends them all.
 
     Args:
+        retries: how often a cell whose process dies (killed, out of memory, a crash) is begun again. One that ends with
+            an error of ours is not: it would say the same again.
         on_event: called in this thread with a cell's key and an event that it reported.
 
     Returns:
@@ -73,6 +76,8 @@ def run_cells(
     assert len({cell.key for cell in cells}) == len(cells), "keys of cells are unique"
     messages: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
     waiting = list(cells)
+    named = {cell.key: cell for cell in cells}
+    deaths = dict.fromkeys(named, 0)
     running: dict[str, _Child] = {}
     outcomes: dict[str, Outcome] = {}
     try:
@@ -90,6 +95,10 @@ def run_cells(
             if "error" in message:
                 raise _error(message["error"], message["text"])
             if "value" not in message:
+                deaths[key] += 1
+                if deaths[key] <= retries:
+                    waiting.insert(0, named[key])
+                    continue
                 raise EvaluationError(f"the process of {key} ended early (exit code {child.code}): {child.last_words}")
             outcomes[key] = Outcome(message["value"], message["peak_bytes"])
     finally:

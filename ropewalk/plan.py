@@ -2,13 +2,14 @@
 
 Attention between query position m and key position n sees, in rotary pair i, the angle theta_i * p_i(m, n). A plan says
 what theta_i is (a FrequencyTable) and what p_i is (bands: disjoint regions of the causal triangle, each with a query
-map a_i(m) and a key map b_i(n), p_i = a_i(m) - b_i(n)). It is frozen, hashable, saved as JSON and drawn as a picture.
+map a_i(m) and a key map b_i(n), p_i = a_i(m) - b_i(n)). In an encoder, whose tokens see both sides, the regions cover
+the whole square and p_i(m, n) = -p_i(n, m). A plan is frozen, hashable, saved as JSON and drawn as a picture.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import safetensors.numpy
@@ -21,6 +22,8 @@ from ropewalk.grid import Grid
 from ropewalk.rotary import FrequencyTable
 
 VERSION = 1
+
+Side = Literal["past", "future", "both"]
 
 
 @dataclass(frozen=True)
@@ -92,21 +95,37 @@ class PositionMap:
 class Region:
     """The pairs (m, n) with n <= m and lo <= floor(m / chunk) - floor(n / chunk) < hi.
 
-    chunk = 1 makes it a band of distances in tokens; hi = None means no upper bound.
+    chunk = 1 makes it a band of distances in tokens; hi = None means no upper bound. side = "future" has the pairs with
+    n > m whose mirror image (n, m) is such a pair, "both" has these and those.
     """
 
     lo: int = 0
     hi: int | None = None
     chunk: int = 1
+    side: Side = "past"
 
     def __post_init__(self) -> None:
         if self.chunk < 1 or self.lo < 0 or (self.hi is not None and self.hi <= self.lo):
             raise MethodError(f"an empty region: wanted 0 <= lo < hi and chunk >= 1, got {self}")
+        if self.side not in get_args(Side):
+            raise MethodError(f"a region has side {', '.join(get_args(Side))}; got {self.side!r}")
+
+    @property
+    def sides(self) -> "tuple[Region, ...]":
+        """The one-sided regions that it is made of."""
+        return (replace(self, side="past"), replace(self, side="future")) if self.side == "both" else (self,)
 
     def contains(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
         """Bool tensor over the broadcast of both position tensors."""
         difference = query_positions // self.chunk - key_positions // self.chunk
-        inside = (difference >= self.lo) & (key_positions <= query_positions)
+        if self.side == "past":
+            inside = (difference >= self.lo) & (key_positions <= query_positions)
+        elif self.side == "future":
+            difference = -difference
+            inside = (difference >= self.lo) & (key_positions > query_positions)
+        else:
+            difference = difference.abs()
+            inside = difference >= self.lo
         return inside if self.hi is None else inside & (difference < self.hi)
 
 
@@ -124,10 +143,11 @@ class Plan:
     """Bands + frequency table + what is done to the logits.
 
     Attributes:
-        bands: disjoint and together the whole causal triangle.
+        bands: disjoint and together the whole causal triangle, or the whole square where tokens see both sides.
         table: theta_i and the attention factor.
         logit_scale: multiplies every logit.
-        log_n: trained window L in tokens; queries are multiplied by max(1, ln(m + 1) / ln L). None: no log-n scale.
+        log_n: trained window L in tokens; queries are multiplied by max(1, ln(m + 1) / ln L), and where tokens see both
+            sides by max(1, ln N / ln L), N the length of the text (arXiv 2404.12096). None: no log-n scale.
     """
 
     bands: tuple[Band, ...]
@@ -141,26 +161,50 @@ class Plan:
         return (
             len(self.bands) > 1
             or not (self.bands[0].query.identity and self.bands[0].key.identity)
-            or self.bands[0].region != Region()
+            or self.bands[0].region not in (Region(), Region(side="both"))
             or self.logit_scale != 1
             or self.log_n is not None
             or self.table.per_layer
         )
 
+    @property
+    def bidirectional(self) -> bool:
+        """True when tokens see later ones."""
+        return any(band.region.side != "past" for band in self.bands)
+
+    def mirrored(self) -> "Plan":
+        """This causal plan for tokens that see both sides, with p_i(m, n) = -p_i(n, m).
+
+        Beyond the diagonal p_i(m, n) = b_i(m) - a_i(n): every band gets a twin on the other side whose query map is its
+        key map and whose key map is its query map. A band with one map for both is its own twin.
+        """
+        assert not self.bidirectional
+        bands: list[Band] = []
+        for band in self.bands:
+            if band.query == band.key:
+                bands.append(replace(band, region=replace(band.region, side="both")))
+            else:
+                bands += [band, Band(replace(band.region, side="future"), band.key, band.query)]
+        return replace(self, bands=tuple(bands))
+
     def query_scale(self, query_positions: Tensor) -> Tensor | None:
-        """The log-n factor of each query, float64 in the shape of `query_positions`, or None."""
+        """The log-n factor of each query, float64 in the shape of `query_positions` [T], or None.
+
+        Where tokens see both sides, the last position is taken for the last one of the text.
+        """
         if self.log_n is None:
             return None
-        logs = (query_positions.double().clamp(min=0) + 1).log() / float(np.log(self.log_n))
+        reach = query_positions[-1:].expand_as(query_positions) if self.bidirectional else query_positions
+        logs = (reach.double().clamp(min=0) + 1).log() / float(np.log(self.log_n))
         return logs.clamp(min=1)
 
     def coverage(self, length: int) -> Tensor:
-        """How many bands contain each (m, n), int64 [length, length]; 1 below and on the diagonal, 0 above it."""
+        """How many bands contain each (m, n), int64 [length, length]: 1 wherever n <= m or tokens see both sides."""
         m, n = torch.arange(length)[:, None], torch.arange(length)[None, :]
         return torch.stack([band.region.contains(m, n) for band in self.bands]).sum(0)
 
     def effective_distance(self, length: int, layer: int = 0) -> Tensor:
-        """p_i(m, n) in positions, float64 [heads or 1, length, length, pairs or 1], zero above the diagonal.
+        """p_i(m, n) in positions, float64 [heads or 1, length, length, pairs or 1], zero where m does not see n.
 
         Dense, for tests and drawing: length^2 * heads * pairs numbers.
         """
@@ -176,7 +220,7 @@ class Plan:
         """JSON-ready form; grids of more than 4,096 numbers are put into `arrays` and referred to by hash."""
         bands = [
             {
-                "region": {"lo": band.region.lo, "hi": band.region.hi, "chunk": band.region.chunk},
+                "region": vars(band.region).copy(),
                 "query": band.query.to_json(arrays),
                 "key": band.key.to_json(arrays),
             }

@@ -75,6 +75,7 @@ class RotarySpec:
         inv_freq: theta_i as the model has it (its float32 values), radians per token.
         attention_scaling: factor on cos and sin that the model's own table carries.
         scaling: name of the table that the checkpoint already carries ("yarn", "llama3", ...), or None.
+        bidirectional: tokens see later ones too (encoders).
         stretched_from: the trained window where a joined table stretches it to `pretrained_length`, or None.
     """
 
@@ -91,6 +92,7 @@ class RotarySpec:
     layer_kinds: tuple[str, ...] = ()
     attention_scaling: float = 1.0
     scaling: str | None = None
+    bidirectional: bool = False
     stretched_from: int | None = None
 
     @property

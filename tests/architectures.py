@@ -1,9 +1,10 @@
-"""Tiny random causal language models of many families, built without any download.
+"""Tiny random models of many families, most of them causal language models, built without any download.
 
-`WORKS` holds families that the model seam of `ropewalk.extend` takes over bit for bit; `REFUSED` those that it must
-refuse, each with the word that the refusal has to contain. Every family keeps what makes it different at full size:
-grouped-query heads, partial or interleaved rotary, layers with a window or without rotary, latent attention, experts,
-sinks, soft caps, residual scales. All are a few hundred thousand float32 weights at most.
+`WORKS` holds causal families that the model seam of `ropewalk.extend` takes over bit for bit, `ENCODERS` such families
+whose tokens see both sides; `REFUSED` those that it must refuse, each with the word that the refusal has to contain.
+Every family keeps what makes it different at full size: grouped-query heads, partial or interleaved rotary, layers with
+a window or without rotary, latent attention, experts, sinks, soft caps, residual scales. All are a few hundred thousand
+float32 weights at most.
 """
 
 import copy
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     PreTrainedConfig,
@@ -61,18 +63,19 @@ SIZES: dict[str, Any] = {
 }
 
 
-def build(model_type: str, **overrides: Any) -> PreTrainedModel:
+def build(model_type: str, auto: Any = AutoModelForCausalLM, **overrides: Any) -> PreTrainedModel:
     """A tiny random model of a family: the sizes above that its configuration knows, then the overrides.
 
     Args:
         model_type: the family, as in `config.model_type`.
+        auto: the class of transformers that builds it.
         overrides: configuration fields that differ from `SIZES`.
     Returns: the model, float32, eager attention, evaluation mode; the same weights at every call.
     """
     sizes = _sizes_of(type(AutoConfig.for_model(model_type)))
     config = AutoConfig.for_model(model_type, **copy.deepcopy(sizes | overrides))  # configurations change their lists
     torch.manual_seed(SEED)
-    return AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
+    return auto.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
 
 
 def _sizes_of(config_class: type[PreTrainedConfig]) -> dict[str, Any]:
@@ -200,6 +203,18 @@ def _vision_model() -> PreTrainedModel:
     return AutoModelForImageTextToText.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
 
 
+# Tokens see both sides. ModernBERT and Gemma 3 alternate windows with full attention, each with a base of its own; the
+# window is inclusive in the one and exclusive in the other. The last two are decoders that were made encoders.
+_BOTH_SIDES: dict[str, tuple[str, dict[str, Any]]] = {
+    "modernbert": ("modernbert", {"num_hidden_layers": 4, "local_attention": 14, "cls_token_id": 1, "sep_token_id": 2}),
+    "eurobert": ("eurobert", {"mask_token_id": 3}),
+    **{family: (family, {}) for family in ("nomic_bert", "gte", "jina_embeddings_v3")},
+    "gemma3-encoder": ("gemma3_text", {"use_bidirectional_attention": True} | _mixed("sliding", "full", window=14)),
+    "llama-encoder": ("llama", {"is_causal": False}),
+}
+ENCODERS: dict[str, Callable[[], PreTrainedModel]] = {
+    name: partial(build, model_type, AutoModel, **overrides) for name, (model_type, overrides) in _BOTH_SIDES.items()
+}
 WORKS: dict[str, Callable[[], PreTrainedModel]] = {
     name: partial(build, model_type, **overrides) for name, (model_type, overrides) in sorted(_WORKING.items())
 }

@@ -1,5 +1,6 @@
 """Drawing: what is drawn is what the plan does."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,12 @@ def test_figure_is_saved(tmp_path: Path) -> None:
     plan = parse("dpe+yarn").plan(SPEC, 256)
     draw.figure(plan, SPEC, 256, path=tmp_path / "plan.png", title="dpe + yarn")
     assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_text_of_an_encoder_names_both_sides() -> None:
+    spec = replace(SPEC, bidirectional=True)
+    lines = draw.text(parse("rerope:window=7").plan(spec, 97), spec, 97).splitlines()
+    rows = {line.split("  ")[0]: line.split() for line in lines}
+    assert rows["|m - n| < 7"][-1] == "6"
+    assert rows["m - n >= 7"][-1] == rows["n - m >= 7"][-1] == "7"
+    assert "queries times max(1, ln(N) / ln 64)" in lines

@@ -1,5 +1,8 @@
+import os
+import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +28,14 @@ def refuse(report):
 
 def crash(report):
     sys.exit("out of luck")
+
+
+def die_once(report, *, marker):
+    path = Path(marker)
+    if not path.exists():
+        path.write_text("was here")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path.read_text()
 
 
 def sleep(report):
@@ -63,3 +74,16 @@ def test_an_error_of_ours_keeps_its_kind_and_stops_the_others():
 def test_a_process_that_ends_early_is_named_with_its_last_words():
     with pytest.raises(EvaluationError, match=r"process of broken ended early \(exit code 1\): out of luck"):
         run_cells([cell("broken", "crash")], workers=1, threads=1)
+
+
+def test_a_process_that_is_killed_is_begun_again_as_often_as_asked(tmp_path):
+    events = []
+    cells = [cell("dies", "die_once", marker=str(tmp_path / "a")), cell("n3", "square", number=3)]
+    outcomes = run_cells(cells, workers=2, threads=1, retries=1, on_event=lambda key, event: events.append(key))
+    assert outcomes["dies"].value == "was here" and outcomes["n3"].value == {"square": 9} and events == ["n3"]
+    with pytest.raises(EvaluationError, match=r"process of dies ended early \(exit code -9\)"):
+        run_cells([cell("dies", "die_once", marker=str(tmp_path / "b"))], workers=1, threads=1)
+    with pytest.raises(EvaluationError, match=r"process of broken ended early"):
+        run_cells([cell("broken", "crash")], workers=1, threads=1, retries=2)
+    with pytest.raises(MethodError, match="no such method"):  # said once, and it would say it again
+        run_cells([cell("bad", "refuse")], workers=1, threads=1, retries=2)

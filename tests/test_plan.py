@@ -49,6 +49,21 @@ def test_large_grid_of_any_memory_order_comes_back(spec, tmp_path) -> None:
     assert np.array_equal(loaded.bands[1].key.scale.array, plan.bands[1].key.scale.array)
 
 
+def test_plan_saved_before_regions_had_sides_is_a_causal_one(spec) -> None:
+    plan = DPE(window=8, scales=(4.0,)).plan(spec, 256)
+    document = plan.to_json({})
+    for band in document["bands"]:
+        assert band["region"].pop("side") == "past"
+    assert Plan.from_json(document, {}) == plan
+
+
+def test_region_of_an_unknown_side_is_refused(spec) -> None:
+    document = DPE(window=8, scales=(4.0,)).plan(spec, 256).to_json({})
+    document["bands"][0]["region"]["side"] = "left"
+    with pytest.raises(ProfileError, match="past, future, both; got 'left'"):
+        Plan.from_json(document, {})
+
+
 def test_altered_array_is_refused(large_plan, tmp_path) -> None:
     large_plan.save(tmp_path / "plan.json")
     file = tmp_path / "plan.safetensors"

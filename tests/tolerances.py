@@ -22,6 +22,8 @@ TOLERANCES = {
     ("blockwise", torch.float64): Tolerance(2e-6, 2e-6),  # cos and sin are float32
     ("blockwise", torch.float32): Tolerance(5e-6, 5e-6),
     ("blockwise", torch.bfloat16): Tolerance(4e-2, 2e-2),  # rotated queries and keys are rounded to 8 bits
+    ("compiled", torch.float32): Tolerance(5e-6, 5e-6),
+    ("compiled", torch.bfloat16): Tolerance(4e-2, 2e-2),
     ("gradient", torch.float64): Tolerance(5e-6, 5e-6),  # of any backend; sums over the tokens of the above
     ("gradient", torch.float32): Tolerance(1e-5, 1e-5),
 }

@@ -77,7 +77,7 @@ class Backend(ABC):
 
 
 BACKENDS: Registry[Backend] = Registry("backend", BackendError)
-ORDER = ("blockwise", "reference")  # what "auto" tries, first to last
+ORDER = ("compiled", "blockwise", "reference")  # what "auto" tries, first to last
 
 
 def choose(name: str, plan: Plan, *, device: torch.device, dtype: torch.dtype, grad: bool = False) -> Backend:

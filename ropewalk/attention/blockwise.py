@@ -6,15 +6,14 @@ kernel's own causal triangle; its lower edge is one after queries and keys are f
 soft-capped logits, positions with gaps) each block is one dense softmax over all bands.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from ropewalk.attention.base import BACKENDS, Backend, Inputs
 from ropewalk.attention.merge import Merger
+from ropewalk.attention.pieces import Piece, blocks, one_sided, pieces
 from ropewalk.attention.tables import Tables
 from ropewalk.plan import Plan, PositionMap, Region
 from ropewalk.rotary import RotarySpec, rotate
@@ -22,73 +21,6 @@ from ropewalk.rotary import RotarySpec, rotate
 BLOCK = 1024  # queries per block of the fused path; with a window of 1,024, 512 does as well and 2,048 needs masks
 SMALLEST = 128  # queries per block below which calls cost more than masks
 DENSE_NUMBERS = 2**26  # logits held at once by the dense path, 256 MiB in float32
-
-Shape = Literal["all", "lower", "upper", "masked"]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Queries [start, stop) against keys [first, last) in token indices, and which of these pairs are in the band.
-
-    shape: "all" pairs; "lower" triangle (key index in the piece <= query index in the piece); "upper" triangle
-    (key index >= query index); "masked" by the region itself.
-    """
-
-    start: int
-    stop: int
-    first: int
-    last: int
-    shape: Shape
-
-
-def pieces(region: Region, start: int, stop: int) -> Iterator[Piece]:
-    """Cut the pairs of a region with queries [start, stop) into pieces; every row of a piece sees a key.
-
-    For chunk > 1 the queries must lie in one chunk.
-    """
-    if region.chunk > 1:
-        yield from _chunk_pieces(region, start, stop)
-        return
-    start = max(start, region.lo)
-    if start >= stop:
-        return
-    size = stop - start
-    low = 0 if region.hi is None else start - region.hi + 1  # first key of the first query
-    clean = region.hi is None or low >= 0 or stop <= region.hi
-    if not clean or (region.hi is not None and region.hi - region.lo < size):
-        yield Piece(start, stop, max(0, low), stop - region.lo, "masked" if size > 1 else "all")
-        return
-    first, last = 0, start - region.lo
-    if region.hi is not None and low >= 0:
-        first = low + size - 1  # from here on every query of the block is within the band's lower edge
-        if size > 1:
-            yield Piece(start, stop - 1, low, first, "upper")
-    if size == 1:
-        yield Piece(start, stop, first, last + 1, "all")
-        return
-    if last > first:
-        yield Piece(start, stop, first, last, "all")
-    yield Piece(start, stop, last, last + size, "lower")
-
-
-def _chunk_pieces(region: Region, start: int, stop: int) -> Iterator[Piece]:
-    chunk = region.chunk
-    own = start // chunk
-    first = 0 if region.hi is None else max(0, own - region.hi + 1) * chunk
-    last = min((own - region.lo + 1) * chunk, start)
-    if last > first:
-        yield Piece(start, stop, first, last, "all")
-    if region.lo == 0:
-        yield Piece(start, stop, start, stop, "lower")
-
-
-def blocks(plan: Plan, start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
-    """Cut queries [start, stop) into blocks of at most `size`, no block across a chunk border of any band."""
-    borders = {band.region.chunk for band in plan.bands if band.region.chunk > 1}
-    while start < stop:
-        end = min([stop, start + size] + [(start // chunk + 1) * chunk for chunk in borders])
-        yield start, end
-        start = end
 
 
 def block_size(plan: Plan) -> int:
@@ -158,13 +90,13 @@ class Blockwise(Backend):
         past = total - new
         for start, stop in blocks(plan, past, total, block_size(plan)):
             merger = Merger((batch, heads, stop - start, value_width), query.device)
-            for band in plan.bands:
-                for piece in pieces(band.region, start, stop):
+            for band, region in one_sided(plan):
+                for piece in pieces(region, start, stop, total):
                     q = queries[band.query][:, :, piece.start - past : piece.stop - past]
                     k, v = _tokens(keys[band.key], piece, total), value[:, :, piece.first : piece.last]
                     if k.shape[1] != v.shape[1]:  # keys of their own for every query head
                         v = v.repeat_interleave(k.shape[1] // v.shape[1], 1)
-                    out, piece_lse = _attend_piece(q, k, v, piece, band.region, scaling)
+                    out, piece_lse = _attend_piece(q, k, v, piece, region, scaling)
                     merger.add(out[..., :value_width], piece_lse, slice(piece.start - start, piece.stop - start))
             rows = slice(start - past, stop - past)
             output[:, :, rows], lse[:, :, rows] = merger.output, merger.lse

@@ -96,6 +96,8 @@ def reaches(plan: Plan) -> dict[PositionMap, int | None]:
 
 def unsupported(plan: Plan) -> str | None:
     """Why keys under a plan are not held rotated, or None when they are."""
+    if plan.bidirectional:
+        return "tokens see later ones"
     maps = reaches(plan)
     if any(to.per_head for to in maps):
         return "query heads that share a key rotate it differently"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ropewalk.plan import Plan, PositionMap
-from ropewalk.rotary import rotation
+from ropewalk.rotary import FrequencyTable, rotation
 
 KEPT = 64  # tables; a model needs one per distinct map and frequency table, two or three for most methods
 LARGEST = 2**26  # numbers; larger tables (one per head) are built anew for every layer
@@ -17,6 +17,7 @@ class Tables:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[object, ...], tuple[Tensor, Tensor]] = OrderedDict()
+        self._met: dict[tuple[int, int], tuple[PositionMap, FrequencyTable, tuple[Tensor, Tensor]]] = {}
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Tables":
         return self  # the copy of a cache that refers to them asks for the same numbers
@@ -36,18 +37,29 @@ class Tables:
         """
         if not isinstance(positions, range):
             return self._build(to, plan, layer, positions, device)
-        shared = not (to.per_head or to.per_layer or plan.table.per_layer)
-        if not shared or positions.stop * plan.table.pairs > LARGEST:
-            return self._build(to, plan, layer, torch.arange(positions.start, positions.stop), device)
-        key = (to, plan.table, device)
-        if key not in self._kept or self._kept[key][0].shape[1] < positions.stop:
-            capacity = 1 << (positions.stop - 1).bit_length()
-            self._kept[key] = self._build(to, plan, layer, torch.arange(capacity), device)
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        cos, sin = self._kept[key]
+        met = self._met.get((id(to), id(plan.table)))  # to hash equal plans takes longer than a step of decoding
+        if met is None or met[0] is not to or met[1] is not plan.table or not _serves(met[2], positions.stop, device):
+            shared = not (to.per_head or to.per_layer or plan.table.per_layer)
+            if not shared or positions.stop * plan.table.pairs > LARGEST:
+                return self._build(to, plan, layer, torch.arange(positions.start, positions.stop), device)
+            met = (to, plan.table, self._keep(to, plan, layer, positions.stop, device))
+            self._met[id(to), id(plan.table)] = met
+        cos, sin = met[2]
         return cos[:, positions.start : positions.stop], sin[:, positions.start : positions.stop]
+
+    def _keep(self, to: PositionMap, plan: Plan, layer: int, stop: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The kept table of a map, or a new one of at least `stop` positions."""
+        key = (to, plan.table, device)
+        kept = self._kept.get(key)
+        if kept is None or not _serves(kept, stop, device):
+            capacity = 1 << (stop - 1).bit_length()
+            kept = self._kept[key] = self._build(to, plan, layer, torch.arange(capacity), device)
+        self._kept.move_to_end(key)
+        if len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        if len(self._met) >= KEPT:  # they hold on to tables that are no longer kept
+            self._met.clear()
+        return kept
 
     @staticmethod
     def _build(
@@ -58,3 +70,7 @@ class Tables:
             theta = plan.table.theta(layer).to(where)
             cos, sin = rotation(to(positions.to(where, copy=True), layer), theta, plan.table.attention_scaling)
             return cos.to(device), sin.to(device)
+
+
+def _serves(table: tuple[Tensor, Tensor], stop: int, device: torch.device) -> bool:
+    return table[0].shape[1] >= stop and table[0].device == device

@@ -14,14 +14,17 @@ from ropewalk.methods.two_bands import local_window
 from ropewalk.rotary import RotarySpec
 
 SHORTEST = 1024  # tokens, the shortest effective length that the authors try
+FAST = 1 / 6  # wavelength / trained window up to which `dpe` without a profile leaves pairs alone
 LARGEST = 8.0  # a default grid goes this far even where twice the baseline is less: inside the window it is 4
-# Borders of groups, wavelength / trained window, from fine to coarse. On SmolLM2 pairs below a quarter of the window
-# did not care or wanted scale 1, and each factor of four above it wanted something of its own (docs/calibration.md).
+# Borders of groups, wavelength / trained window, from fine to coarse. Pairs below FAST are those that `dpe` leaves
+# alone by itself, so that its rule is one of the settings. On SmolLM2 they did not care or wanted scale 1, those from
+# 0.24 on wanted to be scaled, and each factor of four above the window something of its own (docs/calibration.md).
 BORDERS: tuple[tuple[float, ...], ...] = (
-    (1 / 16, 1 / 4, 1.0, 4.0, 16.0),
-    (1 / 4, 1.0, 4.0, 16.0),
-    (1 / 4, 1.0, 4.0),
-    (1 / 4, 4.0),
+    (1 / 24, FAST, 1.0, 4.0, 16.0),
+    (FAST, 1.0, 4.0, 16.0),
+    (FAST, 1.0, 4.0),
+    (FAST, 4.0),
+    (FAST,),
 )
 SEARCHABLE = ("window", "logit_scale")
 
@@ -88,6 +91,24 @@ def groups_by_wavelength(spec: RotarySpec, borders: Sequence[float]) -> list[tup
 def baseline(spec: RotarySpec, target_length: int) -> float:
     """The scale of the groups that are not varied, 2 x target / trained, as published."""
     return 2 * extension_factor(spec, target_length)
+
+
+def plain_rule(axes: Sequence[Axis], spec: RotarySpec, target_length: int) -> Setting | None:
+    """What `dpe` does without a profile for a target beyond the trained window.
+
+    None where a group holds pairs that the rule treats apart.
+    """
+    slow = baseline(spec, target_length)
+    fast = spec.wavelengths <= FAST * spec.pretrained_length
+    setting = []
+    for axis in axes:
+        if axis.pairs is None:
+            setting.append(axis.base)
+        elif len(told := set(np.where(fast[slice(*axis.pairs)], 1.0, slow).tolist())) == 1:
+            setting.append(told.pop())
+        else:
+            return None
+    return tuple(setting)
 
 
 def doublings(last: float) -> tuple[float, ...]:

@@ -16,7 +16,7 @@ FRESH = 500
 # Beyond so many a confirmation gains little: an interval shrinks with the square root.
 MOST = 32
 
-CALIBRATED, UNIFORM, STOCK = "calibrated", "uniform", "stock"
+CALIBRATED, UNIFORM, RULE, STOCK = "calibrated", "uniform", "rule", "stock"
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Confirmation:
     """What is kept, and why.
 
     Attributes:
-        kept: "calibrated", "uniform" (every group at the baseline) or "stock" (every scale 1; only where the target is
-            the trained window).
+        kept: "calibrated", "uniform" (every group at the baseline), "rule" (what `dpe` does without a profile) or
+            "stock" (every scale 1; only where the target is the trained window).
         setting: what is kept.
         documents: fresh ones that it was read on; 0 where there was nothing to compare or nothing to read.
         reason: in words.

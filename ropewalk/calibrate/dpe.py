@@ -43,6 +43,14 @@ def beside(out: Path, what: str) -> Path:
     return out.with_suffix(f".{what}")
 
 
+def require_out(out: Path) -> None:
+    """Raise EvaluationError where no profile can be saved as `out`."""
+    if out.suffix != ".json":
+        raise EvaluationError(f"cannot save a profile as {str(out)!r}; its name must end in .json")
+    if not out.parent.is_dir():
+        raise EvaluationError(f"cannot save {str(out)!r}: there is no folder {str(out.parent)!r}; make it first")
+
+
 def require_request(request: Request, spec: RotarySpec, out: Path) -> None:
     """Refuse what cannot be, before any work.
 
@@ -50,10 +58,7 @@ def require_request(request: Request, spec: RotarySpec, out: Path) -> None:
         EvaluationError: a target below the trained window, a budget, axis or corpus that is not, or an output that
             cannot be written.
     """
-    if out.suffix != ".json":
-        raise EvaluationError(f"cannot save a profile as {str(out)!r}; its name must end in .json")
-    if not out.parent.is_dir():
-        raise EvaluationError(f"cannot save {str(out)!r}: there is no folder {str(out.parent)!r}; make it first")
+    require_out(out)
     if request.target_length < spec.pretrained_length:
         raise EvaluationError(
             f"a target of {request.target_length} tokens is below the trained window of {spec.pretrained_length}; "

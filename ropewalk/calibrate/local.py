@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -58,6 +58,41 @@ def calibrate(
         return finish(request, spec, in_process(bench, store, on_event), out, keys=keys, say=say, began=began)
 
 
+class Run(Protocol):
+    """A search of `joint` or `factors`."""
+
+    def __call__(
+        self, request: Any, spec: RotarySpec, executor: Executor, out: Path, *, workers: int, say: Say, began: float
+    ) -> Profile: ...
+
+
+def search(
+    run: Run,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    request: Any,
+    out: str | Path,
+    *,
+    backend: str = "auto",
+    say: Say = lambda line: None,
+    on_event: Callable[[dict[str, Any]], None] = lambda event: None,
+    began: float | None = None,
+) -> Profile:
+    """Search on a model that is loaded (`joint.run`, `factors.run`), and save the profile at `out`.
+
+    Beside it lie the trials and the record of the run, as for `calibrate`.
+    """
+    began = time.monotonic() if began is None else began
+    out = Path(out)
+    require_text(tokenizer, request)
+    setup = Setup(corpus=request.corpus, backend=backend)
+    with Bench(model, tokenizer, name=request.model, setup=setup) as bench, Store(beside(out, "trials.db")) as store:
+        executor = in_process(bench, store, on_event)
+        profile = run(request, read_spec(model), executor, out, workers=1, say=say, began=began)
+    profile.save(out)
+    return profile
+
+
 def finish(
     request: Request,
     spec: RotarySpec,
@@ -103,7 +138,7 @@ def keys_of(
     return path
 
 
-def require_text(tokenizer: PreTrainedTokenizerBase, request: Request) -> None:
+def require_text(tokenizer: PreTrainedTokenizerBase, request: Any) -> None:
     """Raise EvaluationError where the corpus is shorter than one document: it would say the same thing twice."""
     tokens = 0
     for paragraph in corpora.paragraphs(request.corpus):

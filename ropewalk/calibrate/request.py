@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ropewalk.calibrate.keys import DOCUMENTS
 from ropewalk.calibrate.rule import Rule
@@ -58,6 +58,13 @@ class Request:
         return asdict(self) | {"search": list(self.search)}
 
 
+class Asked(Protocol):
+    """A request of any calibration."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields by name, "budget" among them."""
+
+
 class RunFile:
     """The request of a run with what was settled once: the budget in readings, and the groups.
 
@@ -73,7 +80,7 @@ class RunFile:
         EvaluationError: a file of another run, one that cannot be read, or a folder that cannot be written.
     """
 
-    def __init__(self, path: Path, request: Request, about: dict[str, Any]) -> None:
+    def __init__(self, path: Path, request: Asked, about: dict[str, Any]) -> None:
         self.path = path
         # As it comes back from JSON: tuples are lists there.
         asked = json.loads(json.dumps({"version": VERSION, **request.to_json(), **about}))

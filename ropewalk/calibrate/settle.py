@@ -1,7 +1,7 @@
 """What is settled before a calibration begins: the budget in readings, and the groups that it can decide."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from time import monotonic
 
 from ropewalk.calibrate import paper
 from ropewalk.calibrate.axis import (
@@ -13,20 +13,24 @@ from ropewalk.calibrate.axis import (
     groups_by_count,
     groups_by_wavelength,
     paper_values,
+    plain_rule,
     scale_axes,
     varied,
 )
 from ropewalk.calibrate.budget import parse_budget
-from ropewalk.calibrate.confirm import MOST, STOCK, UNIFORM
+from ropewalk.calibrate.confirm import MOST, RULE, STOCK, UNIFORM
 from ropewalk.calibrate.halving import grid, smallest
 from ropewalk.calibrate.request import Request
 from ropewalk.calibrate.trials import Executor, Trials
 from ropewalk.errors import EvaluationError
+from ropewalk.evaluate.row import Row
 from ropewalk.methods.two_bands import local_window
 from ropewalk.rotary import RotarySpec
 
 # Of the readings, what a confirmation gets at least: one in so many.
 CONFIRM_SHARE = 4
+# Documents that each worker reads at most to time a reading: all but one of these were stored before.
+TIMED = 8
 Say = Callable[[str], None]
 Groups = list[tuple[int, int]]  # first and last + 1 of the rotary pairs of each group
 
@@ -63,7 +67,7 @@ def settle(
     if budget.tokens is None:
         say(f"reading {workers} of {target} tokens, to turn {request.budget} into tokens")
         seconds = _seconds(request, spec, executor, fixed, workers)
-    readings = budget.readings(target, seconds=seconds, spent=time.monotonic() - began, used=used)
+    readings = budget.readings(target, seconds=seconds, spent=monotonic() - began, used=used)
     groups = _decidable(request, spec, readings)
     axes = make_axes(request, spec, groups)
     say(
@@ -81,8 +85,31 @@ def _seconds(request: Request, spec: RotarySpec, executor: Executor, fixed: dict
     published = request.protocol == "paper"
     setting = varied(axes, 0, axes[0].values[0]) if published else base_setting(axes)  # one of the grid
     trials = make_trials(request, spec, executor, axes, fixed)
-    trials.measure([(setting, document) for document in range(workers)])
-    return sum(row.seconds for row in trials.rows.values()) / workers**2
+
+    def read(documents: range) -> list[Row]:
+        trials.measure([(setting, document) for document in documents])
+        return [trials.rows[setting, document] for document in documents]
+
+    return time_reading(read, workers=workers, documents=TIMED * workers)
+
+
+def time_reading(read: Callable[[range], Sequence[Row]], *, workers: int, documents: int) -> float:
+    """Seconds of wall time that one reading takes when all workers read.
+
+    Documents whose rows come sooner than they can be read were stored by an earlier command, when the machine may have
+    been busier or less so: the next ones are read instead.
+
+    Args:
+        read: rows of documents that the search reads anyway.
+        documents: that may be read; the last ones tell where all are stored.
+    """
+    for first in range(0, max(1, documents - workers + 1), workers):
+        began = monotonic()
+        rows = read(range(first, first + workers))
+        seconds = sum(row.seconds for row in rows) / len(rows)
+        if monotonic() - began >= seconds / 2:
+            break
+    return seconds / workers
 
 
 def _decidable(request: Request, spec: RotarySpec, readings: int) -> Groups:
@@ -119,10 +146,15 @@ def reserve(readings: int, contenders: int, request: Request) -> int:
 
 
 def rivals(request: Request, spec: RotarySpec, axes: tuple[Axis, ...]) -> dict[str, tuple[float, ...]]:
-    """What the joint result must beat: the uniform profile, and inside the trained window the stock model."""
+    """What the joint result must beat: the uniform profile, and what would be had without a calibration.
+
+    That is the rule of `dpe`, where the groups can express it; inside the trained window it is the stock model.
+    """
     found = {UNIFORM: base_setting(axes)}
     if request.target_length == spec.pretrained_length:
         found[STOCK] = tuple(1.0 if axis.pairs else axis.base for axis in axes)
+    elif (rule := plain_rule(axes, spec, request.target_length)) is not None:
+        found[RULE] = rule
     return found
 
 

@@ -13,16 +13,20 @@ from ropewalk.cli import (
     demo,
     doctor,
     endpoint,
+    estimate,
     evaluate,
     export,
     generate,
     harness,
     methods,
+    mteb,
     profiles,
     recommend,
     report,
+    serve,
     show,
     train,
+    tune_positions,
 )
 from ropewalk.errors import RopewalkError
 
@@ -44,10 +48,14 @@ app.command("report")(report.report)
 app.command("recommend")(recommend.recommend)
 app.command("endpoint")(endpoint.ask)
 app.command("harness")(harness.harness)
+app.command("mteb")(mteb.benchmark)
 app.add_typer(calibrate.app, name="calibrate")
 app.command("profiles")(profiles.profiles)
 app.command("export")(export.export)
+app.command("estimate")(estimate.estimate)
+app.command("serve", context_settings={"allow_extra_args": True})(serve.serve)
 app.command("train")(train.train)
+app.command("tune-positions")(tune_positions.tune)
 app.command("doctor")(doctor.diagnose)
 app.command("demo")(demo.demonstrate)
 

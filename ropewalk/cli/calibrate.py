@@ -2,32 +2,32 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ropewalk.cli.options import Backend, Json, ModelArgument, Seed, read_length
 from ropewalk.cli.output import Output, opened
+from ropewalk.cli.readings import Readings
+from ropewalk.cli.searches import Budget, Corpus, Out, Ray, Task, Workers, joint, longrope
 from ropewalk.errors import RopewalkError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from ropewalk.calibrate.request import Request
     from ropewalk.profile import Profile
 
 app = typer.Typer(help="Find what a method needs to know of one model, and keep it as a profile.", add_completion=False)
 
-Out = Annotated[
-    Path, typer.Option("--out", "-o", metavar="FILE", help="Profile to write, a .json file.", show_default=False)
-]
-Corpus = Annotated[str, typer.Option("--corpus", metavar="NAME", help="Text to read: a bundled one, or a .txt file.")]
 Share = Annotated[
     str, typer.Option("--share", metavar="NAME", help="Who shares key dimensions: head (as published), kv or layer.")
 ]
 KeyDocuments = Annotated[
     int, typer.Option("--key-documents", metavar="INTEGER", min=1, help="Texts that key dimensions are found on.")
 ]
+
+
+app.command("joint")(joint)
+app.command("longrope")(longrope)
 
 
 @app.command("dpe")
@@ -44,9 +44,7 @@ def dpe(
         ),
     ],
     out: Out,
-    budget: Annotated[
-        str, typer.Option("--budget", metavar="BUDGET", help="Minutes (20min, 2h) or tokens (512k, 2m) to read.")
-    ] = "1h",
+    budget: Budget = "1h",
     groups: Annotated[
         str,
         typer.Option(
@@ -64,9 +62,7 @@ def dpe(
         str,
         typer.Option("--search", metavar="NAMES", help="What else to search: window,logit_scale.", show_default="-"),
     ] = "",
-    task: Annotated[
-        str, typer.Option("--task", metavar="NAME", help="Needle task whose answers are scored.")
-    ] = "needle",
+    task: Task = "needle",
     top_k: Annotated[
         int | None,
         typer.Option(
@@ -89,13 +85,8 @@ def dpe(
     corpus: Corpus = "moby-dick",
     seed: Seed = 0,
     backend: Backend = "auto",
-    workers: Annotated[
-        int, typer.Option("--workers", metavar="INTEGER", min=1, help="Processes that share the work and the cores.")
-    ] = 1,
-    ray: Annotated[
-        str | None,
-        typer.Option("--ray", metavar="ADDRESS", help="Read on a Ray cluster's workers instead; local starts one."),
-    ] = None,
+    workers: Workers = 1,
+    ray: Ray = None,
     as_json: Json = False,
 ) -> None:
     """Find DPE's scale for every group of rotary pairs, confirm them together, and keep the profile.
@@ -192,30 +183,6 @@ def keys(
             told = " ".join(f"{share:.2f}" for share in shares)
             out_.console.print(f"share of heads that choose each pair, fastest first: {told}", soft_wrap=True)
         out_.finish({"profile": str(out), "figure": None if figure is None else str(figure), "share_of_heads": shares})
-
-
-class Readings:
-    """Shows lines as they come, and how far the document that is read now is.
-
-    Args:
-        bar: of the terminal.
-    """
-
-    def __init__(self, bar: "Progress") -> None:
-        self.bar = bar
-        self.line = bar.add_task("starting", total=1.0)
-        self.done = 0
-
-    def say(self, text: str) -> None:
-        self.bar.console.print(text, markup=False, soft_wrap=True)
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        if event["stage"] == "done":
-            self.done += 1
-        # Asking takes a small part of the time of reading.
-        part = {"attach": 0.0, "read": 0.9 * event["fraction"], "ask": 0.9 + 0.1 * event["fraction"]}
-        title = f"reading {self.done + 1}, {event['unit']['method']}, document {event['unit']['document']}"
-        self.bar.update(self.line, description=title, completed=part.get(event["stage"], 1.0))
 
 
 def _here(request: "Request", out: Path, follow: Readings, *, backend: str, began: float) -> "Profile":

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ropewalk.methods.base import Method
+    from ropewalk.methods.tables import EncoderMethod
 
-CHANGES = {"position": "positions", "frequency": "frequencies", "both": "-"}
+CHANGES = {"position": "positions", "frequency": "frequencies", "both": "-", "table": "the position table"}
 SHARED = ("logit_scale", "log_n", "stack")  # every method, or every frequency method, takes them: named once, below
 
 
@@ -24,18 +25,21 @@ def explain(
 ) -> None:
     """List the methods, or explain one of them."""
     from ropewalk.methods import METHODS
+    from ropewalk.methods.tables import TABLE_METHODS
 
     with opened(as_json) as output:
         if name is not None:
-            method = METHODS.get(name)
+            of_table = name in TABLE_METHODS and name not in METHODS
+            method = TABLE_METHODS.get(name) if of_table else METHODS.get(name)
             if not as_json:
                 _one(output.console, method)
             output.finish({**summary(method), "text": inspect.getdoc(method)})
             return
-        methods = listed()
+        methods, tables = listed(), listed_tables()
         if not as_json:
             _table(output.console, methods)
-        output.finish({"methods": methods})
+            _tables(output.console, tables)
+        output.finish({"methods": methods, "position_tables": tables})
 
 
 def listed() -> list[dict[str, Any]]:
@@ -47,7 +51,14 @@ def listed() -> list[dict[str, Any]]:
     return sorted(methods, key=lambda one: (kinds.index(one["kind"]), one["name"]))
 
 
-def summary(method: "type[Method]") -> dict[str, Any]:
+def listed_tables() -> list[dict[str, Any]]:
+    """The summary of every method for encoders with a position table, by name."""
+    from ropewalk.methods.tables import TABLE_METHODS
+
+    return [summary(TABLE_METHODS.get(name)) for name in sorted(TABLE_METHODS)]
+
+
+def summary(method: "type[Method] | type[EncoderMethod]") -> dict[str, Any]:
     """Name, paper, needs, kind, parameters with defaults (None: filled in for the target) and one line of text."""
     first = (inspect.getdoc(method) or "").partition("\n")[0]  # "DPE: beyond the window, ..."
     return {
@@ -60,7 +71,7 @@ def summary(method: "type[Method]") -> dict[str, Any]:
     }
 
 
-def parameters(method: "type[Method]") -> dict[str, Any]:
+def parameters(method: "type[Method] | type[EncoderMethod]") -> dict[str, Any]:
     """What can be written behind the name of a method, with defaults in the words of the command line."""
     from ropewalk.methods.grammar import format_value, written
 
@@ -91,7 +102,20 @@ def _table(console: "Console", methods: list[dict[str, Any]]) -> None:
     console.print("What is left out is filled from the target length: see `ropewalk show METHOD --length N`.")
 
 
-def _one(console: "Console", method: "type[Method]") -> None:
+def _tables(console: "Console", methods: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    console.print("\nFor encoders with a position table (BERT, RoBERTa, MPNet), and their sentence-transformers:\n")
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "parameters", "needs", "paper", ""):
+        table.add_column(column)
+    for one in methods:
+        table.add_row(one["name"], spelled(one["parameters"]), one["needs"], one["paper"], one["summary"])
+    console.print(table)
+    console.print("\nEvery one also takes log_n.")
+
+
+def _one(console: "Console", method: "type[Method] | type[EncoderMethod]") -> None:
     from ropewalk.methods.grammar import type_name, written
 
     title = (method.name, method.paper, f"needs {method.needs}", f"changes {CHANGES[method.kind]}")

@@ -67,7 +67,8 @@ def resampled(
         groups[cluster] = (total + score, count + 1)
     sums, n = list(groups.values()), len(groups)
     if n == 1:
-        return Interval(*[math.fsum(scores) / len(scores)] * 2, f"none: one of the {units}")
+        mean = math.fsum(scores) / len(scores)
+        return Interval(mean, mean, f"none: one of the {units}")
     t = float(stdtrit(n - 1, 0.975))
     if n < FEW:
         mean = math.fsum(scores) / len(scores)

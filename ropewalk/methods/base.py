@@ -2,16 +2,18 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from ropewalk.errors import MethodError
-from ropewalk.methods.grammar import format_value
+from ropewalk.methods.filled import Choice, filled, reasons
+from ropewalk.methods.grammar import format_value, spell
 from ropewalk.plan import Band, Plan
 from ropewalk.registry import Registry
 from ropewalk.rotary import FrequencyTable, RotarySpec
 
-Choice = tuple[Any, str]  # a value and the reason for it
+if TYPE_CHECKING:
+    from ropewalk.methods.tables.base import EncoderMethod
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,30 +67,22 @@ class Method(ABC):
         """The same method with every field filled for this model and target, and checked."""
         if target_length < 1:
             raise MethodError(f"target_length must be at least 1 token, got {target_length}")
-        chosen = {k: v for k, (v, _) in self.choose(spec, target_length).items() if getattr(self, k) is None}
-        method = replace(self, **chosen)
+        method = filled(self, self.choose(spec, target_length))
         method.check(spec)
         return method
 
     def why(self, spec: RotarySpec, target_length: int) -> dict[str, Choice]:
         """Every field with its value and where it comes from: given by the user, or the rule that filled it."""
         chosen = self.choose(spec, target_length)
-        method = self.resolve(spec, target_length)
-        result = {}
-        for field in fields(self):
-            value = getattr(method, field.name)
-            if getattr(self, field.name) is None and field.name in chosen:
-                result[field.name] = (value, chosen[field.name][1])
-            elif value is not None:
-                result[field.name] = (value, "given" if value != field.default else "default")
-        return result
+        return reasons(self, self.resolve(spec, target_length), chosen)
 
     def plan(self, spec: RotarySpec, length: int) -> Plan:
         """The plan for a text that grows to `length` tokens; pure. Fields left out are filled for that length."""
         method = self.resolve(spec, length)
         assert method.logit_scale is not None
         log_n = spec.pretrained_length if method.log_n else None
-        return Plan(method.bands(spec), method.table(spec, length), method.logit_scale, log_n)
+        plan = Plan(method.bands(spec), method.table(spec, length), method.logit_scale, log_n)
+        return plan.mirrored() if spec.bidirectional else plan
 
     def check_target(self, spec: RotarySpec, target_length: int) -> None:
         """Raise MethodError when the filled method cannot serve `target_length` tokens on this model."""
@@ -110,8 +104,7 @@ class Method(ABC):
 
     def __str__(self) -> str:
         """The method in the grammar of the command line, `name:key=value,...`; `parse` reads it back."""
-        given = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
-        return self.name + (":" + ",".join(f"{k}={format_value(v)}" for k, v in given) if given else "")
+        return spell(self)
 
 
 METHODS: Registry[type[Method]] = Registry("method", MethodError)
@@ -171,7 +164,7 @@ class FrequencyMethod(Method):
             )
 
 
-def require(method: Method, field: str, holds: bool, wanted: str) -> None:
+def require(method: "Method | EncoderMethod", field: str, holds: bool, wanted: str) -> None:
     """Raise MethodError that names the field, what was given and what was wanted."""
     if not holds:
         raise MethodError(f"{method.name}: {field} must be {wanted}, got {format_value(getattr(method, field))}")

@@ -94,7 +94,8 @@ class Combined(Method):
         assert position.logit_scale is not None and frequency.logit_scale is not None
         log_n = spec.pretrained_length if position.log_n or frequency.log_n else None
         gain = position.logit_scale * frequency.logit_scale
-        return Plan(position.bands(spec), frequency.table(spec, length), gain, log_n)
+        plan = Plan(position.bands(spec), frequency.table(spec, length), gain, log_n)
+        return plan.mirrored() if spec.bidirectional else plan
 
     def __str__(self) -> str:
         return f"{self.position}+{self.frequency}"

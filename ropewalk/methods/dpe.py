@@ -33,6 +33,7 @@ class DPE(PositionMethod):
             wavelength is at most a sixth of the trained window, 2 x target / trained for the rest.
         profile: path of a calibrated profile with window, scales and key-dimension mask, or the name of a shipped one
             (`ropewalk profiles`); what is given beside it wins.
+        shipped: take a shipped profile for this model and target where there is one and `scales` are left out.
         mask: which (layer, query head, pair) are key dimensions, bool [layers or 1, heads or 1, pairs]; all if None.
     """
 
@@ -45,6 +46,7 @@ class DPE(PositionMethod):
     window: int | None = None
     scales: tuple[float, ...] | None = None
     profile: Path | None = None
+    shipped: bool = True
     mask: Grid | None = field(default=None, metadata={"written": False})
 
     def choose(self, spec: RotarySpec, target_length: int) -> dict[str, Choice]:
@@ -58,7 +60,7 @@ class DPE(PositionMethod):
             profile = find_profile(self.profile)
             profile.require(kind="dpe", spec=spec)
             own |= _from_profile(profile, ("shipped " if is_shipped(self.profile) else "") + f"profile {self.profile}")
-        elif self.scales is None and (found := shipped_for("dpe", spec, target_length)):
+        elif self.shipped and self.scales is None and (found := shipped_for("dpe", spec, target_length)):
             own |= _from_profile(found[1], f"shipped profile {found[0]}")
         return super().choose(spec, target_length) | own
 
@@ -67,7 +69,7 @@ class DPE(PositionMethod):
         made: int | None = None
         if self.profile is not None:
             made = find_profile(self.profile).target_length
-        elif self.scales is None and (found := shipped_for("dpe", spec)):
+        elif self.shipped and self.scales is None and (found := shipped_for("dpe", spec)):
             made = found[1].target_length
         return made or super().natural_length(spec)
 

@@ -7,7 +7,7 @@ import types
 import typing
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ropewalk.errors import MethodError
 from ropewalk.lengths import parse_length
@@ -15,17 +15,20 @@ from ropewalk.registry import unknown
 
 if TYPE_CHECKING:
     from ropewalk.methods.base import Method
+    from ropewalk.methods.tables.base import EncoderMethod
+
+M = TypeVar("M", bound="Method | EncoderMethod")
 
 TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
-def written(method: type["Method"]) -> dict[str, tuple[Field[Any], Any]]:
+def written(method: type[Any]) -> dict[str, tuple[Field[Any], Any]]:
     """The fields of a method that can be written as text, with the type that reads each."""
     hints = typing.get_type_hints(method)
     return {f.name: (f, _bare(hints[f.name])) for f in fields(method) if f.metadata.get("written", True)}
 
 
-def parse_one(text: str, method: type["Method"]) -> "Method":
+def parse_one(text: str, method: type[M]) -> M:
     """Build `method` from the part of the text behind its name; raises MethodError for a wrong key or value."""
     known = written(method)
     values: dict[str, Any] = {}
@@ -51,6 +54,12 @@ def format_value(value: Any) -> str:
     if isinstance(value, float):
         return repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value).replace("e+", "e")
     return str(value)
+
+
+def spell(method: "Method | EncoderMethod") -> str:
+    """A method as the command line has it, `name:key=value,...`: what was given, without the defaults."""
+    given = [(f.name, getattr(method, f.name)) for f in fields(method) if getattr(method, f.name) != f.default]
+    return method.name + (":" + ",".join(f"{k}={format_value(v)}" for k, v in given) if given else "")
 
 
 def type_name(kind: Any) -> str:

@@ -8,9 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from ropewalk.errors import MethodError
+from ropewalk.errors import MethodError, ProfileError
 from ropewalk.grid import Grid
 from ropewalk.methods.base import METHODS, Choice, FrequencyMethod, require
+from ropewalk.profile import find_profile
 from ropewalk.rotary import FrequencyTable, RotarySpec
 
 
@@ -30,6 +31,7 @@ class LongRoPE(FrequencyMethod):
         factor: s of the attention factor. Left out: target / original.
         attention_factor: multiplies cos and sin. Left out: the file's, or sqrt(1 + ln s / ln L).
         file: JSON with "long_factor" and, optionally, "short_factor" and "attention_factor", as in a configuration.
+        profile: path of a searched profile (`ropewalk calibrate longrope`); what is given beside it wins.
     """
 
     name: ClassVar[str] = "longrope"
@@ -45,6 +47,7 @@ class LongRoPE(FrequencyMethod):
     factor: float | None = None
     attention_factor: float | None = None
     file: Path | None = None
+    profile: Path | None = None
 
     def choose(self, spec: RotarySpec, target_length: int) -> dict[str, Choice]:
         original = self.original or spec.pretrained_length
@@ -55,6 +58,8 @@ class LongRoPE(FrequencyMethod):
         }
         if self.file is not None:
             own |= self._from_file(self.file)
+        if self.profile is not None:
+            own |= self._from_profile(self.profile, spec)
         return super().choose(spec, target_length) | own
 
     @staticmethod
@@ -74,6 +79,28 @@ class LongRoPE(FrequencyMethod):
             raise MethodError(
                 f"longrope: {str(path)!r} is not JSON with lists long_factor and short_factor: {error}"
             ) from error
+
+    @staticmethod
+    def _from_profile(path: Path, spec: RotarySpec) -> dict[str, Choice]:
+        profile = find_profile(path)
+        profile.require(kind="longrope", spec=spec)
+        made = profile.target_length
+        reason = f"profile {path}" + (f", made for {made} tokens" if made else "")
+        try:
+            own: dict[str, Choice] = {"long": (tuple(map(float, profile.values["long"])), reason)}
+            own |= {
+                name: (float(profile.values[name]), reason)
+                for name in ("factor", "attention_factor")
+                if name in profile.values
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProfileError(f"the profile {str(path)!r} lacks numbers of longrope: {error!r}") from error
+        return own
+
+    def natural_length(self, spec: RotarySpec) -> int:
+        """What the profile was made for; else as for any table."""
+        made = None if self.profile is None else find_profile(self.profile).target_length
+        return made or super().natural_length(spec)
 
     def stretch(self, spec: RotarySpec, target_length: int) -> float:
         assert self.factor is not None

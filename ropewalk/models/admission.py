@@ -31,6 +31,7 @@ class Admission:
         self.spec = spec
         self.target_length = target_length
         self._pins: list[int] | None = None
+        self._whole: list[int] | None = None
         self._plans: dict[int, Plan] = {}
 
     @property
@@ -45,16 +46,25 @@ class Admission:
             )
         self._pins = None if lengths is None else list(lengths)
 
+    @property
+    def limited(self) -> bool:
+        """Whether anything limits how far a row may grow."""
+        return self.method.length_dependent or self.method.reach(self.spec) is not None
+
+    def admit_whole(self, lengths: list[int]) -> None:
+        """Rows that do not grow any more (an encoder's): what they have is their final length, unless it is pinned."""
+        refuse_beyond([self.target_length] * len(lengths), range(len(lengths)), max(lengths))
+        self._whole = [max(1, length) for length in lengths]
+
     def lengths(self, batch: int) -> list[int]:
         """The final length of every row; beams and several sequences per prompt repeat pinned rows."""
-        if self._pins is None or not self.method.length_dependent:
+        known = self._whole if self._pins is None else self._pins
+        if known is None or not self.method.length_dependent:
             return [self.target_length] * batch
-        repeats, rest = divmod(batch, len(self._pins))
+        repeats, rest = divmod(batch, len(known))
         if rest:
-            raise MethodError(
-                f"{len(self._pins)} rows are pinned and a batch of {batch} arrived; pin one length per row"
-            )
-        return [n for n in self._pins for _ in range(repeats)]
+            raise MethodError(f"{len(known)} rows are pinned and a batch of {batch} arrived; pin one length per row")
+        return [n for n in known for _ in range(repeats)]
 
     def plans(self, batch: int) -> list[Plan]:
         """The plan of every row."""
@@ -81,6 +91,18 @@ def refuse_beyond(limits: list[int] | None, rows: Iterable[int], length: int) ->
             f"a row grew to {length} tokens and was admitted for {limit}; "
             "extend with a larger target_length, or pin a larger length and prefill again"
         )
+
+
+def row_lengths(given: dict[str, Any]) -> list[int] | None:
+    """Tokens of every row, cached ones included, from the arguments of a forward; None without tokens."""
+    tokens = given.get("input_ids") if given.get("input_ids") is not None else given.get("inputs_embeds")
+    if tokens is None:
+        return None
+    batch, new = tokens.shape[:2]
+    cache, visible = given.get("past_key_values"), given.get("attention_mask")
+    if visible is not None and visible.ndim == 2:
+        return [int(count) for count in visible.sum(-1).tolist()]
+    return [new + (0 if cache is None else int(cache.get_seq_length()))] * batch
 
 
 def arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -178,7 +178,7 @@ def _layer(
     heads, head_dim = seen.query.shape
     window = seen.window
     if rotation is None:
-        spec = _spec(head_dim, heads, len(seen.key), length, (0.0,))
+        spec = replace(_spec(head_dim, heads, len(seen.key), length, (0.0,)), bidirectional=seen.ahead)
         return Layer("none", spec, None, window)
     of = columns[rotation.rotary]
     pairs = [of.pairs[column] for column in rotation.columns]
@@ -193,6 +193,7 @@ def _layer(
         layout=rotation.layout,
         rotary_start=rotation.start,
         attention_scaling=of.attention_scaling,
+        bidirectional=seen.ahead,
     )
     kind = "sliding" if window is not None and window <= length else "full"
     return Layer(kind, spec, rotation, window)

@@ -1,7 +1,6 @@
 """A GGUF file read once into a cached folder of safetensors, so that later loads take seconds and need no gguf."""
 
 import hashlib
-import os
 import shutil
 import struct
 import sys
@@ -11,17 +10,10 @@ from typing import Any
 from filelock import FileLock
 
 from ropewalk.errors import ModelError
+from ropewalk.folders import cache_folder
 
 # Part of the cache key: raise it when what is written changes, so that folders made by older code are not read.
 _FORMAT = 1
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: $ROPEWALK_CACHE, else $XDG_CACHE_HOME/ropewalk, else ~/.cache/ropewalk."""
-    own = os.environ.get("ROPEWALK_CACHE")
-    if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ropewalk"
 
 
 def converted(gguf_file: Path) -> Path:

@@ -34,7 +34,8 @@ def describe(extension: "Extension") -> str:
         if extension.shared_rotary and not extension.plan.takes_attention:
             lines.append("  attention is taken over: layers that stay as they are share the rotary module")
         lines.append(f"  attention: backend {extension.backend}")
-        lines.append(f"  {cache_of(extension.plan, extension.backend)}")
+        if not spec.bidirectional:
+            lines.append(f"  {cache_of(extension.plan, extension.backend)}")
         if extension.left_plain:
             lines.append(f"  caches that hold un-rotated keys so far: {'; '.join(extension.left_plain)}")
     if kinds["sliding"]:

@@ -26,7 +26,7 @@ def diagnose(model: PreTrainedModel, *, pretrained_length: int | None = None) ->
     spec = census.spec
     plan = Unchanged().plan(spec, spec.pretrained_length)
     with quietly(model):
-        stock = run(model)
+        stock = run(model, spec)
     backends: dict[str, Any] = {}
     seam.attach()
     try:
@@ -37,7 +37,7 @@ def diagnose(model: PreTrainedModel, *, pretrained_length: int | None = None) ->
             if reason is None:
                 seam.executor = Banded(census, lambda batch: [plan] * batch, name, lambda batch: None)
                 with quietly(model):
-                    difference = (run(model) - stock).abs().max()
+                    difference = (run(model, spec) - stock).abs().max()
                 backends[name]["max_abs_logit_difference"] = float(difference)
     finally:
         seam.executor = None

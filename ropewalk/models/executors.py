@@ -9,15 +9,16 @@ from torch import Tensor, nn
 
 from ropewalk.attention.base import Inputs, choose
 from ropewalk.attention.rotated import RotatedKeys, unsupported
-from ropewalk.errors import BackendError
+from ropewalk.errors import BackendError, ModelError
 from ropewalk.models.admission import Limits, Rows, refuse_beyond
 from ropewalk.models.cache import GRADIENTS, layer_of, prepare
 from ropewalk.models.census import Census, Layer, RotaryColumns
-from ropewalk.models.mask import Sequence, sequences, window_of
+from ropewalk.models.mask import Sequence, sees_ahead, sequences, window_of
 from ropewalk.models.seam import Call
 from ropewalk.plan import Band, Plan, Region
-from ropewalk.rotary import RotarySpec
+from ropewalk.rotary import FrequencyTable, RotarySpec
 
+Rotary = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Group = tuple[Sequence, Plan, RotarySpec, list[int]]  # rows that are attended to in one call
 
 
@@ -141,6 +142,9 @@ class Banded:
         for known, queries, cut in self._cuts:
             if known is mask and queries == new:
                 return cut
+        if new == mask.shape[-1] and sees_ahead(mask) != self.census.spec.bidirectional:
+            now, then = ("see later ones", "did not") if sees_ahead(mask) else ("do not see later ones", "did")
+            raise ModelError(f"tokens {now} and {then} when the model was extended; remove() and extend it again")
         cut = sequences(mask, new, position_ids)
         self._cuts = [*self._cuts[-1:], (mask, new, cut)]
         return cut
@@ -150,7 +154,7 @@ class Banded:
     ) -> list[tuple[Plan, RotarySpec, list[int]]]:
         """The rows grouped by plan."""
         if here.kind != "full":
-            region = Region(0, window)
+            region = Region(0, window, side="both" if here.spec.bidirectional else "past")
             return [(Plan((Band(region),), here.spec.table), here.spec, list(rows))]
         groups: dict[Plan, list[int]] = {}
         plans = self.rows(batch)
@@ -159,15 +163,30 @@ class Banded:
         return [(plan, here.spec, these) for plan, these in groups.items()]
 
 
-def table_rotary(columns: RotaryColumns, rows: Rows) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def table_rotary(columns: RotaryColumns, rows: Rows, own: FrequencyTable, stock: Rotary) -> Rotary:
     """A rotary forward that returns each row's own table: (x, position_ids [B or 1, T]) -> cos, sin [B or 1, T, width].
 
-    Angles are built in float64; the result has x's dtype, like the stock module's.
+    Angles are built in float64; the result has x's dtype, like the stock module's. A row with the model's own table
+    gets what the stock module returns, bit for bit.
+
+    Args:
+        own: the model's table.
+        stock: the stock forward.
     """
     pairs = torch.tensor(columns.pairs)
 
     def forward(x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         plans = rows(x.shape[0])
+        kept = [plan.table == own for plan in plans]
+        if all(kept):
+            return stock(x, position_ids)
+        cos, sin = built(x, position_ids, plans)
+        if any(kept):
+            of_stock = torch.tensor(kept, device=x.device)[:, None, None]
+            cos, sin = (torch.where(of_stock, *pair) for pair in zip(stock(x, position_ids), (cos, sin), strict=True))
+        return cos, sin
+
+    def built(x: Tensor, position_ids: Tensor, plans: list[Plan]) -> tuple[Tensor, Tensor]:
         where = torch.device("cpu") if x.device.type == "mps" else x.device  # MPS has no float64
         if len(set(plans)) == 1:
             plans = plans[:1]

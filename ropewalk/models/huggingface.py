@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from ropewalk.attention.base import choose
 from ropewalk.errors import MethodError, ModelError
 from ropewalk.methods import Method, parse
-from ropewalk.models.admission import Admission, arguments, final_lengths, refuse_beyond
+from ropewalk.models.admission import Admission, arguments, final_lengths, refuse_beyond, row_lengths
 from ropewalk.models.census import Census, refuse_by_family, take_census
 from ropewalk.models.describe import OWN, describe
 from ropewalk.models.executors import Banded, table_rotary
@@ -21,12 +21,17 @@ from ropewalk.models.override import Override
 from ropewalk.models.seam import Seam, name_of
 from ropewalk.rotary import RotarySpec
 
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from ropewalk.methods.tables import EncoderMethod
+
 MARK = "_ropewalk_extension"  # on the model, while it is extended
 
 
 def extend(
-    model: PreTrainedModel,
-    method: Method | str,
+    model: "PreTrainedModel | SentenceTransformer",
+    method: "Method | EncoderMethod | str",
     *,
     target_length: int | None = None,
     backend: str = "auto",
@@ -40,7 +45,8 @@ def extend(
     manager, or call `remove()`.
 
     Args:
-        model: a causal transformers model (or its base model).
+        model: a causal transformers model (or its base model), an encoder with rotary positions or a position table,
+            or a SentenceTransformer, which then also reads `target_length` tokens.
         method: a Method, or its text form ("dpe", "self-extend:group=4,window=1024", "dpe+yarn:factor=2").
         target_length: tokens that texts may grow to; fills every parameter that the method leaves out. Left out: what
             the method reaches as it was given, at least the trained window.
@@ -53,7 +59,19 @@ def extend(
         MethodError: parameters that do not fit the model, a target beyond the method's reach.
         BackendError: a named backend that cannot run the plan.
     """
+    from ropewalk.models.embedding.entry import attach, concerns  # it builds on this module
+
+    if concerns(model, method):
+        return attach(  # type: ignore[return-value]  # not an Extension, but removed, described and cited like one
+            model,
+            method,
+            target_length=target_length,
+            backend=backend,
+            verify=verify,
+            pretrained_length=pretrained_length,
+        )
     chosen = parse(method) if isinstance(method, str) else method
+    assert isinstance(chosen, Method)
     if model.__dict__.get(MARK) is not None:
         raise ModelError(
             f"this {name_of(model)} is already extended with {model.__dict__[MARK].method}; remove() that first"
@@ -141,7 +159,7 @@ class Extension:
         self._seam = seam
         self._admission = Admission(method, self.spec, target_length)
         self._overrides: list[Override] = []
-        self._hook: RemovableHandle | None = None
+        self._hooks: list[RemovableHandle] = []
         self.left_plain: dict[str, None] = {}
         model.__dict__[MARK] = self
         try:
@@ -151,22 +169,30 @@ class Extension:
             raise
 
     def _install(self) -> None:
+        whole = self.spec.bidirectional and self.method.length_dependent
         if self.backend != OWN:
-            banded = Banded(self.census, self._admission.plans, self.backend, self._admission.limits)
+            banded = Banded(self.census, self._admission.plans, self.asked_backend, self._admission.limits)
             banded.left_plain = self.left_plain
             self._seam.executor = banded
             self._seam.attach()
-            self._hook = self.model.register_forward_pre_hook(banded.prepare, with_kwargs=True)
+            self._hooks.append(self.model.register_forward_pre_hook(banded.prepare, with_kwargs=True))
+            if whole:
+                self._hooks.append(self.model.register_forward_pre_hook(self._admit, with_kwargs=True))
         elif self.plan.table != self.spec.table or self.method.length_dependent:
             self._override_rotary()
-            self._hook = self.model.register_forward_pre_hook(self._admit, with_kwargs=True)
+            self._hooks.append(self.model.register_forward_pre_hook(self._admit, with_kwargs=True))
         if self.method.length_dependent and hasattr(self.model, "generate"):
             self._overrides.append(Override(self.model, "generate", self._pinned_generate))
             self._generate = self._overrides[-1].original
 
     def _override_rotary(self) -> None:
         path, layer_type = self.census.rotary
-        ours = table_rotary(self.census.columns[self.census.rotary], self._admission.plans)
+
+        def stock(x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+            return override.original(x, position_ids, *([] if layer_type is None else [layer_type]))
+
+        columns = self.census.columns[self.census.rotary]
+        ours = table_rotary(columns, self._admission.plans, self.spec.table, stock)
 
         def forward(x: Tensor, position_ids: Tensor, asked: str | None = None, **named: Any) -> tuple[Tensor, Tensor]:
             asked = named.get("layer_type", asked)
@@ -176,21 +202,17 @@ class Extension:
         self._overrides.append(override)
 
     def _admit(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Before a forward of a table method: no row may grow past what it was admitted for."""
-        given = arguments(self.model.forward, args, kwargs)
-        tokens = given.get("input_ids") if given.get("input_ids") is not None else given.get("inputs_embeds")
-        if tokens is None:
+        """Before a forward: no row may grow past what it was admitted for; an encoder's rows are what they are."""
+        if not self._admission.limited:
             return
-        batch, new = tokens.shape[:2]
-        limits = self._admission.limits(batch)
-        if limits is None:
+        counts = row_lengths(arguments(self.model.forward, args, kwargs))
+        if counts is None:
             return
-        cache, visible = given.get("past_key_values"), given.get("attention_mask")
-        counts = [new + (0 if cache is None else int(cache.get_seq_length()))] * batch
-        if visible is not None and visible.ndim == 2:
-            counts = visible.sum(-1).tolist()
+        if self.spec.bidirectional and self.method.length_dependent:
+            self._admission.admit_whole(counts)
+        limits = self._admission.limits(len(counts))
         for row, count in enumerate(counts):
-            refuse_beyond(limits, [row], int(count))
+            refuse_beyond(limits, [row], count)
 
     def remove(self) -> None:
         """Take the method off: the model is the stock model again, exactly. A second call does nothing."""
@@ -201,8 +223,8 @@ class Extension:
         self._seam.executor = None
         while self._overrides:
             self._overrides.pop().restore()
-        if self._hook is not None:
-            self._hook.remove()
+        while self._hooks:
+            self._hooks.pop().remove()
 
     @contextlib.contextmanager
     def lifted(self) -> Iterator[None]:

@@ -16,6 +16,7 @@ from ropewalk.errors import ModelError
 from ropewalk.models.census import Census, Layer, quietly
 from ropewalk.models.mask import POSITION, dense_mask
 from ropewalk.models.seam import Call, Seam, name_of
+from ropewalk.rotary import RotarySpec
 
 TOLERANCE = {torch.float32: 0.0, torch.float64: 0.0}  # bit-equal; other dtypes below
 ROUNDED = 2e-2  # of the largest logit: half-precision models whose own eager function rounds in another order
@@ -78,14 +79,19 @@ class Identity:
         return torch.cat((x[..., : rotation.start], block * cos + turned * sin, x[..., stop:]), -1)
 
 
-def run(model: PreTrainedModel) -> Tensor:
-    """Logits (or hidden states) of a short padded batch: prefill, then one cached token; float32 [2, 12, V]."""
+def run(model: PreTrainedModel, spec: RotarySpec) -> Tensor:
+    """Logits (or hidden states) of a short padded batch at its tokens, float32 [tokens, V].
+
+    A causal model has a prefill and one cached token; an encoder, which has neither, one forward without its head.
+    """
     vocabulary = model.config.get_text_config().vocab_size
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(1, vocabulary, (2, 12), generator=generator).to(model.device)
     visible = torch.ones_like(ids)
     if model.dtype != torch.float64:  # transformers' own eager mask overflows on rows of padding there
         visible[1, :4] = 0
+    if spec.bidirectional:
+        return model.base_model(input_ids=ids, attention_mask=visible)[0].float()[visible.bool()]
     positions = (visible.cumsum(-1) - 1).clamp(min=0)
     first = model(input_ids=ids[:, :-1], attention_mask=visible[:, :-1], position_ids=positions[:, :-1], use_cache=True)
     second = model(
@@ -105,12 +111,12 @@ def compare(seam: Seam, census: Census) -> Comparison:
     executor = seam.executor
     with quietly(model):
         seam.executor = Identity(seam, census.layers)
-        ours = run(model)
+        ours = run(model, census.spec)
         seam.executor = executor
         seam.detach()
         previous = model.config._attn_implementation
         model.set_attn_implementation("eager")
-        stock = run(model)
+        stock = run(model, census.spec)
         model.set_attn_implementation(previous)
         seam.attach()
     return Comparison(float((ours - stock).abs().max()), float(stock.abs().max()), model.dtype)

@@ -1,6 +1,6 @@
 """The mask that carries key positions: what transformers hands from the model to our attention function.
 
-transformers builds its masks through `AttentionMaskInterface`. Ours is a small int64 tensor [B, 1, 4, S] in place of a
+transformers builds its masks through `AttentionMaskInterface`. Ours is a small int64 tensor [B, 1, 6, S] in place of a
 boolean one of T x S: it survives `generate`, which prepares masks early and passes 4-D tensors on untouched.
 """
 
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ropewalk.errors import ModelError
 
-POSITION, WINDOW, SEGMENT, OFFSET, MARK = range(5)  # rows
-ROWS = 5
+POSITION, WINDOW, SEGMENT, OFFSET, AHEAD, MARK = range(6)  # rows
+ROWS = 6
 OURS = 0x726F7065  # in row MARK, so that no other int64 mask is taken for ours
 
 
@@ -34,9 +34,9 @@ def position_mask(
     """The mask function that is registered with transformers.
 
     Returns:
-        int64 [B, 1, 5, S]: the number of each key among the visible keys of its row (-1: padding or an unwritten
-        slot); the model's own window in tokens (0: none); the packed document that the key belongs to; the slot of
-        the first query; a mark.
+        int64 [B, 1, 6, S]: the number of each key among the visible keys of its row (-1: padding or an unwritten
+        slot); the model's own window in tokens, the query's own included (0: none); the packed document that the key
+        belongs to; the slot of the first query; whether tokens see later ones; a mark.
     """
     slots = torch.arange(kv_length, device=device) + kv_offset
     written = (slots < q_offset + q_length).expand(batch_size, -1)
@@ -55,19 +55,31 @@ def position_mask(
     mask[:, 0, OFFSET] = q_offset - kv_offset
     mask[:, 0, MARK] = OURS
     if q_length == kv_length:
-        _refuse_lookahead(mask_function, torch.device(device))
+        if _sees_ahead(mask_function, q_length, torch.device(device)):
+            mask[:, 0, AHEAD] = 1
+            if local_size is not None:  # families differ in whether the distance of that many tokens is seen
+                edge = torch.as_tensor(mask_function(*torch.tensor([0, 0, local_size, 0], device=device)))
+                mask[:, 0, WINDOW] = local_size + int(edge)
         if attention_mask is None and q_length > 1:
             mask[:, 0, SEGMENT] = _segments(mask_function, batch_size, q_length, torch.device(device))
     return mask
 
 
-def _refuse_lookahead(mask_function: Callable[..., Any], device: torch.device) -> None:
+def _sees_ahead(mask_function: Callable[..., Any], length: int, device: torch.device) -> bool:
+    """Whether tokens see later ones as they see earlier ones; ModelError where some see later ones and some do not."""
     zero = torch.zeros(1, 1, dtype=torch.int64, device=device)
-    if bool(torch.as_tensor(mask_function(zero, zero, zero, zero + 1)).any()):
+    if not bool(torch.as_tensor(mask_function(zero, zero, zero, zero + 1)).any()):
+        return False
+    tokens = torch.arange(1, max(2, length), device=device)[None, :]
+    ahead, back = (
+        torch.as_tensor(mask_function(zero, zero, *pair)) for pair in ((tokens - 1, tokens), (tokens, tokens - 1))
+    )
+    if not torch.equal(ahead, back):
         raise ModelError(
-            "cannot be extended: it lets tokens see later ones (bidirectional or prefix mask); ropewalk extends causal "
-            "models"
+            "cannot be extended: it lets some tokens see later ones and others not (a prefix mask); ropewalk extends "
+            "causal models and encoders"
         )
+    return True
 
 
 def _segments(mask_function: Callable[..., Any], batch: int, length: int, device: torch.device) -> Tensor:
@@ -104,6 +116,11 @@ class Sequence:
 def window_of(mask: Tensor) -> int | None:
     """The model's own window that the mask carries, tokens."""
     return int(mask[0, 0, WINDOW, 0]) or None
+
+
+def sees_ahead(mask: Tensor) -> bool:
+    """Whether tokens see later ones, by the mask."""
+    return bool(mask[0, 0, AHEAD, 0])
 
 
 def sequences(mask: Tensor, queries: int, position_ids: Tensor | None) -> list[Sequence]:
@@ -160,10 +177,12 @@ def dense_mask(mask: Tensor, queries: int, dtype: torch.dtype) -> Tensor:
     """The additive mask [B, 1, T, S] that transformers' eager attention would have had."""
     slots = torch.arange(mask.shape[-1], device=mask.device)
     asking = mask[:, 0, OFFSET, :1] + torch.arange(queries, device=mask.device)  # [B, T]
-    seen = (mask[:, 0, POSITION] >= 0)[:, None, :] & (slots <= asking[:, :, None])
+    distance = asking[:, :, None] - slots
+    distance = distance.abs() if sees_ahead(mask) else distance
+    seen = (mask[:, 0, POSITION] >= 0)[:, None, :] & (distance >= 0)
     window = window_of(mask)
     if window is not None:
-        seen &= slots > asking[:, :, None] - window
+        seen &= distance < window
     segment = mask[:, 0, SEGMENT]
     seen &= segment.gather(1, asking.clamp(max=mask.shape[-1] - 1))[:, :, None] == segment[:, None, :]
     zero = torch.zeros((), dtype=dtype, device=mask.device)

@@ -28,6 +28,7 @@ class Capture:
     key: Tensor  # [kv_heads, head_dim]
     window: int | None
     value_dim: int
+    ahead: bool = False  # tokens see later ones
 
 
 @dataclass

@@ -14,7 +14,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
 from ropewalk.errors import ModelError
-from ropewalk.models.mask import ROWS, position_mask, window_of
+from ropewalk.models.mask import ROWS, position_mask, sees_ahead, window_of
 from ropewalk.models.override import Override
 from ropewalk.models.probe import Capture, Records, RotaryKey, answer, probes
 
@@ -179,7 +179,13 @@ class Seam:
         assert self.records is not None and self._probe is not None
         self.layers.setdefault(module, len(self.layers))
         seen = self.records.captures.setdefault(module, {})
-        capture = Capture(query[0, :, 0].detach().cpu(), key[0, :, -1].detach().cpu(), window_of(mask), value.shape[-1])
+        capture = Capture(
+            query[0, :, 0].detach().cpu(),
+            key[0, :, -1].detach().cpu(),
+            window_of(mask),
+            value.shape[-1],
+            sees_ahead(mask),
+        )
         seen.setdefault(self._probe, capture)
         return value[:, :, -1:].repeat_interleave(query.shape[1] // value.shape[1], 1).transpose(1, 2)
 

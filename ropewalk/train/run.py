@@ -1,20 +1,16 @@
 """One training run on transformers' Trainer: a method, a position sampler, documents; resumable to the same weights."""
 
 import contextlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import SequentialSampler
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import PreTrainedModel, TrainerCallback
 
 from ropewalk.errors import MethodError, TrainingError
 from ropewalk.methods import CLEX, Method
@@ -25,8 +21,9 @@ from ropewalk.train.data import Sequences
 from ropewalk.train.learned import Learned
 from ropewalk.train.positions import Sampler
 from ropewalk.train.settings import Settings
+from ropewalk.train.trainer import Clip, OrderedTrainer, arguments, begin, losses, require_accelerate
 
-CHECKPOINTS, NETWORK = "checkpoints", "clex.json"
+NETWORK = "clex.json"
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ def train(
         MethodError, ModelError: as `ropewalk.extend`.
     """
     folder = Path(folder)
-    _require_accelerate()
+    require_accelerate()
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         raise TrainingError(
             "gradient checkpointing is on, and its reentrant kind cannot go through a trained table; switch it off and "
@@ -83,16 +80,10 @@ def train(
         )
     if settings.network_only and not isinstance(method, CLEX):
         raise TrainingError(f"{method.name} has no network to train alone; leave network_only off")
-    arguments = _arguments(settings, folder)
-    count = settings.count * arguments.world_size
+    given = arguments(settings, folder)
+    count = settings.count * given.world_size
     data = Sequences(documents, sampler, length=settings.length, count=count, seed=settings.seed)
-    if resume:
-        settings.require_same(folder)
-    elif (folder / CHECKPOINTS).exists():
-        raise TrainingError(f"there is a run in {str(folder)!r} already; resume it, or give another folder")
-    checkpoint = get_last_checkpoint(str(folder / CHECKPOINTS)) if (folder / CHECKPOINTS).is_dir() else None
-    folder.mkdir(parents=True, exist_ok=True)
-    settings.write(folder)
+    checkpoint = begin(settings, folder, resume=resume)
     with contextlib.ExitStack() as stack:
         learned, extension = None, None
         if isinstance(method, CLEX):
@@ -106,10 +97,10 @@ def train(
             one.requires_grad_(not settings.network_only or _of_network(name))
         trainer = _Trainer(
             model=model,
-            args=arguments,
+            args=given,
             train_dataset=data,
             data_collator=partial(collate, padding=padding),
-            callbacks=[_Clip(settings.clip), *callbacks],
+            callbacks=[Clip(settings.clip), *callbacks],
             learned=learned,
             extension=extension,
             groups=_groups(model, settings),
@@ -125,7 +116,6 @@ def train(
             model.eval()
             for one, before in zip(model.parameters(), asked, strict=True):
                 one.requires_grad_(before)
-    losses = {line["step"]: line["loss"] for line in trainer.state.log_history if "loss" in line}
     text = str(method)
     if learned is not None:
         trained = learned.network.method()
@@ -133,12 +123,7 @@ def train(
         text = f"clex:profile={folder / NETWORK}"
     if not settings.network_only:
         model.save_pretrained(folder)
-    return Result(folder, text, losses)
-
-
-def _require_accelerate() -> None:
-    if find_spec("accelerate") is None:
-        raise TrainingError("training needs accelerate, which is not installed; pip install 'ropewalk[train]'")
+    return Result(folder, text, losses(trainer))
 
 
 def _learned(model: PreTrainedModel, method: CLEX, settings: Settings, pretrained_length: int | None) -> Learned:
@@ -163,29 +148,8 @@ def _groups(model: PreTrainedModel, settings: Settings) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def _arguments(settings: Settings, folder: Path) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(folder / CHECKPOINTS),
-        max_steps=settings.steps,
-        per_device_train_batch_size=settings.batch,
-        gradient_accumulation_steps=settings.accumulate,
-        learning_rate=settings.rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=settings.warmup,
-        max_grad_norm=0.0,  # by _Clip
-        remove_unused_columns=False,
-        use_cpu=not torch.cuda.is_available(),
-        logging_steps=settings.log_every,
-        save_steps=settings.save_every,
-        save_total_limit=2,
-        seed=settings.seed,
-        report_to="none",
-        disable_tqdm=True,
-    )
-
-
-class _Trainer(Trainer):
-    """Trainer that tells the table which rows it has and stops at the first bad number."""
+class _Trainer(OrderedTrainer):
+    """Trainer that tells the table which rows it has."""
 
     def __init__(
         self,
@@ -210,30 +174,7 @@ class _Trainer(Trainer):
                 f"{self.extension.method.name} counts whole positions, and the sampler draws fractions; take a table "
                 "method"
             )
-        found = super().compute_loss(model, inputs, *rest, **named)
-        loss = found[0] if isinstance(found, tuple) else found
-        if not math.isfinite(float(loss.detach())):
-            last = get_last_checkpoint(self.args.output_dir) or "none was written"
-            raise TrainingError(
-                f"step {self.state.global_step}: the loss is {float(loss.detach())}; the last good checkpoint: {last}; "
-                "lower the learning rate"
-            )
-        return found
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        """In the order of the data set, which has one of its own for every epoch."""
-        return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
-
-
-class _Clip(TrainerCallback):
-    """Clips every group of the optimizer by its own norm."""
-
-    def __init__(self, clip: float) -> None:
-        self.clip = clip
-
-    def on_pre_optimizer_step(self, *state: Any, optimizer: torch.optim.Optimizer, **named: Any) -> None:
-        for group in optimizer.param_groups:
-            torch.nn.utils.clip_grad_norm_(group["params"], self.clip)
+        return super().compute_loss(model, inputs, *rest, **named)
 
 
 def _checkpointing(model: PreTrainedModel, on: bool) -> None:

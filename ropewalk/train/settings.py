@@ -11,45 +11,33 @@ RESUMABLE = ("save_every", "log_every")  # what may change when a run goes on
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """A training run.
+class RunSettings:
+    """What every training run is set by.
 
     Attributes:
         method: in its text form.
-        positions: the sampler, as Python writes it.
         length: tokens of a sequence.
         target_length: tokens that the method is set up for.
         steps: optimizer steps.
         batch: sequences of one process in one forward.
         accumulate: forwards per step.
-        rate: learning rate of the model's weights, warmed up linearly, then falling as a cosine to 0.
-        network_rate: learning rate of the network of CLEX. Adam's step moves ln theta at T by up to about
-            rate x hidden x (T - 1), so that 1e-3 reorders pairs within ten steps; 2e-5 is the authors'.
-        network_only: train the network of CLEX and leave the model's weights as they are.
+        rate: learning rate, warmed up linearly, then falling as a cosine to 0.
         warmup: steps.
-        clip: norm that the gradients of the model's weights are clipped to, and apart from them those of the network,
-            which are up to 2e5 times as large: together, they would silence the model.
-        amplification: hidden units of the network per rotary dimension.
-        checkpointing: recompute activations in the backward pass, which saves memory.
-        seed: of the order, the positions and the network.
+        clip: norm that gradients are clipped to.
+        seed: of every random choice.
         save_every: steps between checkpoints.
         log_every: steps between lines of the log.
     """
 
     method: str
-    positions: str
     length: int
     target_length: int
     steps: int
     batch: int = 4
     accumulate: int = 1
     rate: float = 2e-5
-    network_rate: float = 2e-5
-    network_only: bool = False
     warmup: int = 10
     clip: float = 1.0
-    amplification: int = 1
-    checkpointing: bool = False
     seed: int = 0
     save_every: int = 100
     log_every: int = 10
@@ -59,9 +47,13 @@ class Settings:
         for name, low in (least | {"log_every": 1, "warmup": 0}).items():
             if getattr(self, name) < low:
                 raise TrainingError(f"{name} must be at least {low}, got {getattr(self, name)}")
-        for name in ("rate", "network_rate", "clip"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise TrainingError(f"{name} must be a number above 0, got {getattr(self, name)}")
+        for name in ("rate", "clip"):
+            self.require_positive(name)
+
+    def require_positive(self, name: str) -> None:
+        """Raise TrainingError unless a setting is a number above 0."""
+        if not 0 < getattr(self, name) < float("inf"):
+            raise TrainingError(f"{name} must be a number above 0, got {getattr(self, name)}")
 
     @property
     def count(self) -> int:
@@ -86,3 +78,30 @@ class Settings:
                     f"the run in {str(folder)!r} has {name} = {found.get(name)!r}, this one {value!r}; go on with the "
                     "same settings, or begin in another folder"
                 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(RunSettings):
+    """A run on language modelling.
+
+    Attributes:
+        positions: the sampler, as Python writes it.
+        rate: of the model's weights.
+        network_rate: learning rate of the network of CLEX. Adam's step moves ln theta at T by up to about
+            rate x hidden x (T - 1), so that 1e-3 reorders pairs within ten steps; 2e-5 is the authors'.
+        network_only: train the network of CLEX and leave the model's weights as they are.
+        clip: norm that the gradients of the model's weights are clipped to, and apart from them those of the network,
+            which are up to 2e5 times as large: together, they would silence the model.
+        amplification: hidden units of the network per rotary dimension.
+        checkpointing: recompute activations in the backward pass, which saves memory.
+    """
+
+    positions: str
+    network_rate: float = 2e-5
+    network_only: bool = False
+    amplification: int = 1
+    checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_positive("network_rate")

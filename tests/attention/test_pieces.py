@@ -1,10 +1,12 @@
 """The pieces into which blockwise cuts a region hold each of its pairs once, and every row of a piece sees a key."""
 
+from dataclasses import replace
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ropewalk.attention.blockwise import Piece, blocks, pieces
+from ropewalk.attention.pieces import Piece, blocks, one_sided, pieces
 from ropewalk.methods import parse
 from ropewalk.plan import Band, Plan, Region
 from tests.contract.cases import make_spec
@@ -15,7 +17,7 @@ def regions(draw) -> Region:
     chunk = draw(st.just(1) | st.integers(2, 12))
     lo = draw(st.just(0) | st.integers(0, 30 if chunk == 1 else 4))
     hi = draw(st.none() | st.integers(1, 30 if chunk == 1 else 4).map(lambda extra: lo + extra))
-    return Region(lo, hi, chunk)
+    return Region(lo, hi, chunk, draw(st.sampled_from(["past", "future", "both"])))
 
 
 def pairs_of(piece: Piece, region: Region) -> torch.Tensor:
@@ -37,12 +39,13 @@ def test_pieces_cover_each_pair_of_a_region_once(region, past, new, size) -> Non
     plan = Plan((Band(region),), make_spec().table)
     count = torch.zeros(total, total, dtype=torch.int64)
     for start, stop in blocks(plan, past, total, size):
-        for piece in pieces(region, start, stop):
-            inside = pairs_of(piece, region)
-            assert start <= piece.start < piece.stop <= stop
-            assert 0 <= piece.first < piece.last <= total
-            assert inside.any(1).all(), "a row that sees no key"
-            count[piece.start : piece.stop, piece.first : piece.last] += inside.long()
+        for _, part in one_sided(plan):
+            for piece in pieces(part, start, stop, total):
+                inside = pairs_of(piece, part)
+                assert start <= piece.start < piece.stop <= stop
+                assert 0 <= piece.first < piece.last <= total
+                assert inside.any(1).all(), "a row that sees no key"
+                count[piece.start : piece.stop, piece.first : piece.last] += inside.long()
     m, n = torch.arange(total)[:, None], torch.arange(total)[None, :]
     expected = region.contains(m, n) & (m >= past)
     assert torch.equal(count, expected.long())
@@ -60,5 +63,11 @@ def test_large_blocks_are_mostly_cut_without_a_mask() -> None:
     """A mask costs the kernel its speed: in the middle of a long text no piece may need one."""
     chunks = (Region(0, 1, 6144), Region(1, 2, 6144), Region(2, None, 6144))
     for region in (Region(0, 4096), Region(4096), Region(0), *chunks):
-        cut = list(pieces(region, 20 * 1024, 21 * 1024))
-        assert all(piece.shape != "masked" for piece in cut), region
+        for side in ("past", "future"):
+            cut = list(pieces(replace(region, side=side), 20 * 1024, 21 * 1024, 40 * 1024))
+            assert cut and all(piece.shape != "masked" for piece in cut), (region, side)
+
+
+def test_the_whole_square_is_one_piece_a_block() -> None:
+    plan = Plan((Band(Region(side="both")),), make_spec().table)
+    assert [list(pieces(part, 3, 9, 17)) for _, part in one_sided(plan)] == [[Piece(3, 9, 0, 17, "all")]]

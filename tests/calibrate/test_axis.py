@@ -14,6 +14,7 @@ from ropewalk.calibrate.axis import (
     groups_by_wavelength,
     method_fields,
     paper_values,
+    plain_rule,
     scale_axes,
     varied,
 )
@@ -94,3 +95,19 @@ def test_window_and_gain_prefer_what_the_method_has_by_itself():
 def test_borders_must_ascend(borders):
     with pytest.raises(EvaluationError, match="do not ascend"):
         groups_by_wavelength(SMOLLM, borders)
+
+
+@pytest.mark.parametrize("target", [16384, 24576])
+@pytest.mark.parametrize("borders", BORDERS)
+def test_plain_rule_is_what_dpe_does_without_a_profile(borders, target):
+    axes = scale_axes(SMOLLM, target, groups_by_wavelength(SMOLLM, borders), (1,))
+    axes += extra_axes(SMOLLM, target, ["window", "logit_scale"])
+    given = DPE(**method_fields(axes, plain_rule(axes, SMOLLM, target), SMOLLM)).resolve(SMOLLM, target)
+    own = DPE(shipped=False).resolve(SMOLLM, target)
+    spread = [scale for scale in given.scales for _ in range(SMOLLM.pairs // len(given.scales))]
+    assert tuple(spread) == own.scales and (given.window, given.logit_scale) == (own.window, own.logit_scale)
+
+
+def test_plain_rule_is_no_setting_of_groups_that_mix_its_pairs():
+    axes = scale_axes(SMOLLM, 16384, groups_by_count(SMOLLM, 8), (1,))
+    assert plain_rule(axes, SMOLLM, 16384) is None

@@ -118,6 +118,7 @@ def test_minutes_are_turned_into_readings_once(fixture_model, needles, tmp_path,
     model, tokenizer = fixture_model
     measure = Bench.measure
     monkeypatch.setattr(Bench, "measure", lambda *a: replace(measure(*a), seconds=150.0))
+    monkeypatch.setattr("ropewalk.calibrate.settle.time_reading", lambda read, **_: read(range(1))[0].seconds)
     request = Request("fixture", TARGET, "1h", groups=GROUPS, task=needles)
     lines = []
     out = tmp_path / "p.json"

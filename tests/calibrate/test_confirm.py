@@ -3,7 +3,10 @@
 import pytest
 
 from ropewalk.calibrate.confirm import FRESH, confirm
+from ropewalk.calibrate.request import Request
 from ropewalk.calibrate.rule import Rule
+from ropewalk.calibrate.settle import groupings, make_axes, rivals
+from ropewalk.rotary import RotarySpec, default_inv_freq
 
 JOINT, UNIFORM, STOCK = (1.0, 2.0), (4.0, 4.0), (1.0, 1.0)
 
@@ -60,6 +63,20 @@ def test_inside_the_window_the_stock_model_must_be_beaten_too():
     measure, loss = measured({UNIFORM: 0.3, STOCK: 0.0})
     same = confirm(UNIFORM, rivals, measure, loss, readings=12, rule=Rule())
     assert (same.kept, same.setting, same.documents) == ("uniform", UNIFORM, 6)
+
+
+def test_what_would_be_had_without_a_calibration_must_be_beaten():
+    spec = RotarySpec(64, 64, 1e5, 8192, 9, 3, 30, tuple(default_inv_freq(1e5, 64).tolist()))
+    asked = [
+        Request("m", target, "1h", groups=groups) for target, groups in ((16384, "1/6,1"), (16384, "8"), (8192, "2"))
+    ]
+    known = [rivals(one, spec, make_axes(one, spec, groupings(one, spec)[0])) for one in asked]
+    assert known[0] == {"uniform": (4.0, 4.0, 4.0), "rule": (1.0, 4.0, 4.0)}
+    assert known[1] == {"uniform": (4.0,) * 8}  # no group of eight can express the rule
+    assert known[2] == {"uniform": (2.0, 2.0), "stock": (1.0, 1.0)}
+    measure, loss = measured({JOINT: 0.2, UNIFORM: 0.0, STOCK: 0.4})
+    found = confirm(JOINT, {"uniform": UNIFORM, "rule": STOCK}, measure, loss, readings=12, rule=Rule())
+    assert (found.kept, found.setting) == ("rule", STOCK) and "did not win against rule" in found.reason
 
 
 def test_nothing_is_read_where_nothing_can_be_confirmed():

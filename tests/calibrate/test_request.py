@@ -1,11 +1,13 @@
 """Budgets, and the file that a killed run goes on from."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from ropewalk.calibrate.budget import parse_budget
 from ropewalk.calibrate.request import Request, RunFile
+from ropewalk.calibrate.settle import time_reading
 from ropewalk.errors import EvaluationError
 
 
@@ -54,3 +56,32 @@ def test_request_is_plain_json_and_its_protocol_is_known():
     assert json.loads(json.dumps(value)) == value
     with pytest.raises(EvaluationError, match="unknown protocol 'papers'"):
         Request("m", 1024, "20min", protocol="papers")
+
+
+class Machine:
+    """Reads in 40 seconds, but finds what was stored at once."""
+
+    def __init__(self, stored):
+        self.stored, self.now, self.asked = stored, 0.0, []
+
+    def __call__(self, documents):
+        self.asked += documents
+        seconds = [100.0 if at in self.stored else 40.0 for at in documents]  # it was busier then
+        self.now += max(0.1 if at in self.stored else 40.0 for at in documents)
+        return [SimpleNamespace(seconds=each) for each in seconds]
+
+
+@pytest.mark.parametrize(
+    ("stored", "workers", "seconds", "asked"),
+    [
+        ((), 1, 40.0, [0]),
+        ((0,), 1, 40.0, [0, 1]),
+        ((0, 1), 2, 20.0, [0, 1, 2, 3]),
+        (range(8), 1, 100.0, list(range(8))),
+    ],
+)
+def test_reading_is_timed_anew_and_not_by_what_an_earlier_command_stored(monkeypatch, stored, workers, seconds, asked):
+    machine = Machine(stored)
+    monkeypatch.setattr("ropewalk.calibrate.settle.monotonic", lambda: machine.now)
+    assert time_reading(machine, workers=workers, documents=8) == seconds
+    assert machine.asked == asked

@@ -3,21 +3,23 @@
 import json
 
 from ropewalk.methods import METHODS
+from ropewalk.methods.tables import TABLE_METHODS
 from tests.cli.conftest import Call, Run
 
 
 def test_methods_lists_every_method_as_json(run: Run) -> None:
     done = run("methods", "--json")
     assert done.returncode == 0
-    listed = json.loads(done.stdout)["methods"]
-    assert sorted(one["name"] for one in listed) == sorted(METHODS)
-    assert all(one["summary"] and one["paper"] and one["needs"] for one in listed)
+    answer = json.loads(done.stdout)
+    for listed, known in ((answer["methods"], METHODS), (answer["position_tables"], TABLE_METHODS)):
+        assert sorted(one["name"] for one in listed) == sorted(known)
+        assert all(one["summary"] and one["paper"] and one["needs"] for one in listed)
 
 
 def test_methods_prints_a_row_for_every_method(call: Call) -> None:
     code, out, _ = call("methods")
     assert code == 0
-    assert all(f"\n{name} " in out for name in METHODS)
+    assert all(f"\n{name} " in out for name in (*METHODS, *TABLE_METHODS))
 
 
 def test_one_method_is_explained_with_its_parameters(call: Call) -> None:

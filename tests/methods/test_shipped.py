@@ -49,6 +49,9 @@ def test_known_model_gets_its_profile_by_itself_and_is_told() -> None:
     reason = DPE().why(spec, 131072)["scales"]
     assert reason[0] == (2, 8, 2, 8, 32, 32, 32, 4) and f"shipped profile {LLAMA_3}, made for 131072" in reason[1]
     assert DPE(scales=(4.0,)).resolve(spec, 131072).scales == (4.0,)
+    off = DPE(shipped=False)
+    assert str(off) == "dpe:shipped=false" and off.natural_length(spec) == 8192
+    assert set(off.resolve(spec, 131072).scales) == {1.0, 32.0} and "wavelength" in off.why(spec, 131072)["scales"][1]
     # Detected for another target, the scales say nothing about this one.
     assert "shipped" not in DPE().why(spec, 16384)["scales"][1]
 

@@ -1,4 +1,4 @@
-"""A tiny Llama whose attention is the oracle: distances go in, logits come out; nothing of the package runs."""
+"""A tiny model whose attention is the oracle: distances go in, logits come out; nothing of the package runs."""
 
 from typing import Any
 
@@ -9,30 +9,50 @@ from transformers import AttentionInterface, PreTrainedModel
 from tests.oracles.attention import attend
 
 
-def oracle_logits(model: PreTrainedModel, ids: Tensor, distance: Tensor, query_scale: Tensor | None = None) -> Tensor:
-    """Logits [B, T, V] under effective distances [1, T, T, pairs or 1]; the model is put back afterwards."""
-    rotary: Any = model.model.rotary_emb
+def oracle_logits(
+    model: PreTrainedModel,
+    ids: Tensor,
+    distance: Tensor,
+    query_scale: Tensor | None = None,
+    *,
+    reach: int | None = None,
+) -> Tensor:
+    """Logits, or hidden states of a base model, [B, T, V]; the model is put back afterwards.
+
+    Args:
+        distance: effective distances [1, T, T, pairs or 1]; some above the diagonal make it an encoder.
+        query_scale: [T].
+        reach: the largest distance that a sliding layer of an encoder sees; its own distances are plain.
+    """
+    rotary: Any = model.base_model.rotary_emb
     implementation = model.config._attn_implementation
-    visible = torch.ones(1, ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
+    tokens = torch.arange(ids.shape[1])
+    plain = (tokens[:, None] - tokens)[None]
+    looks_ahead = bool(distance[:, 0].any())
+    visible = torch.ones_like(plain, dtype=torch.bool) if looks_ahead else plain >= 0
+
+    def theta(kind: str) -> Tensor:
+        return getattr(rotary, "inv_freq" if hasattr(rotary, "inv_freq") else f"{kind}_attention_inv_freq").double()
 
     def attention(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, *, scaling: float, **ignored: Any
     ) -> tuple[Tensor, None]:
+        slides = reach is not None and getattr(module, "sliding_window", None) is not None
         out, _ = attend(
             query,
             key,
             value,
-            rotary.inv_freq.double(),
-            distance,
+            theta("sliding" if slides else "full"),
+            plain[..., None] if slides else distance,
             scaling=scaling,
             layout="half",
-            visible=visible,
-            query_scale=query_scale,
+            visible=plain.abs() <= reach if slides else visible,
+            query_scale=None if slides else query_scale,
         )
         return out.to(query).transpose(1, 2).contiguous(), None
 
-    def neutral(x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        shape = (*position_ids.shape, 2 * len(rotary.inv_freq))
+    def neutral(x: Tensor, position_ids: Tensor, layer_type: str = "") -> tuple[Tensor, Tensor]:
+        shape = (*position_ids.shape, 2 * len(theta("full")))
         return torch.ones(shape), torch.zeros(shape)
 
     AttentionInterface.register("ropewalk-test-oracle", attention)
@@ -40,7 +60,7 @@ def oracle_logits(model: PreTrainedModel, ids: Tensor, distance: Tensor, query_s
     model.set_attn_implementation("ropewalk-test-oracle")
     try:
         with torch.no_grad():
-            return model(ids, use_cache=False).logits
+            return model(ids, use_cache=False)[0]
     finally:
         del rotary.forward
         model.set_attn_implementation(implementation)

@@ -325,7 +325,8 @@ def test_a_decode_step_rotates_as_much_at_any_length(
     numbers: list[int] = []
     turn = ropewalk.rotary._rotate
     monkeypatch.setattr(ropewalk.rotary, "_rotate", lambda x, *rest: (numbers.append(x.numel()), turn(x, *rest))[1])
-    with ropewalk.extend(llama, METHODS[method], target_length=TARGET, verify=False) as extension, torch.no_grad():
+    here = ropewalk.extend(llama, METHODS[method], target_length=TARGET, backend="blockwise", verify=False)
+    with here as extension, torch.no_grad():
         layers, heads, kv_heads = extension.spec.num_layers, extension.spec.num_heads, extension.spec.num_kv_heads
         keys = len({band.key for band in extension.plan.bands})
         queries = len({band.query for band in extension.plan.bands})

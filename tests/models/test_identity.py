@@ -115,7 +115,10 @@ def test_doctor_finds_a_sound_model_equal_and_restores_it(dtype: torch.dtype, im
     assert (found["pretrained_length"], found["pairs"], found["layout"]) == (64, 8, "half")
     assert found["layers"] == {"full": 2, "sliding": 0, "none": 0}
     assert set(found["backends"]) == set(BACKENDS.names())
-    for backend in found["backends"].values():
+    for name, backend in found["backends"].items():
+        if name == "compiled" and not backend["runs"]:  # for some number types and processors only
+            assert backend["reason"]
+            continue
         assert (backend["runs"], backend["reason"]) == (True, None)
         if allowed == 0:
             assert backend["max_abs_logit_difference"] <= 1e-4

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, BertConfig, BertModel, PreTrainedModel
+from transformers import BertConfig, BertModel, PreTrainedModel
 
 import ropewalk
 from ropewalk.errors import MethodError, ModelError
 from ropewalk.models.huggingface import read_spec
-from tests.architectures import PRETRAINED_LENGTH, SIZES, WORKS, build
+from tests.architectures import PRETRAINED_LENGTH, WORKS, build
 from tests.models.batches import LENGTH, POSITION_METHODS, TARGET, texts, whole
 
 MIXED = {"gemma3_text": [0, 2], "qwen2-window": [0, 2], "qwen3-window": [0, 2], "olmo3": [0, 2]}  # layers that slide
@@ -134,15 +134,3 @@ def test_encoders_are_refused() -> None:
     bert = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, vocab_size=99)
     with pytest.raises(ModelError, match="bert is not a RoPE model"):
         ropewalk.extend(BertModel(bert), POSITION_METHODS["self-extend"], target_length=TARGET)
-
-
-@pytest.mark.parametrize("verify", [True, False], ids=["verified", "unverified"])
-@pytest.mark.parametrize("family", ["modernbert", "eurobert", "nomic_bert"])
-def test_bidirectional_rope_models_are_refused_by_name(family: str, verify: bool) -> None:
-    sizes = {name: SIZES[name] for name in ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads")}
-    tokens = {f"{name}_token_id": i for i, name in enumerate(("pad", "bos", "eos", "cls", "sep"))}
-    config = AutoConfig.for_model(family, **sizes, **tokens, num_hidden_layers=2, max_position_embeddings=64)
-    model = AutoModel.from_config(config).eval()
-    with pytest.raises(ModelError, match=family):
-        ropewalk.extend(model, POSITION_METHODS["self-extend"], target_length=TARGET, verify=verify)
-    assert model.config._attn_implementation != "ropewalk"

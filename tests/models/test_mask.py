@@ -10,14 +10,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers.masking_utils import (
     and_masks,
+    bidirectional_mask_function,
     causal_mask_function,
     eager_mask,
+    or_masks,
     packed_sequence_mask_function,
+    sliding_window_bidirectional_mask_function,
     sliding_window_causal_mask_function,
 )
 
 from ropewalk.errors import ModelError
 from ropewalk.models.mask import (
+    AHEAD,
     OFFSET,
     POSITION,
     ROWS,
@@ -25,6 +29,7 @@ from ropewalk.models.mask import (
     WINDOW,
     dense_mask,
     position_mask,
+    sees_ahead,
     sequences,
     window_of,
 )
@@ -84,6 +89,23 @@ CASES: dict[str, dict[str, Any]] = {
         "attention_mask": padding((3, 18), (0, 18), (9, 18), width=18),
     },
     "packed": {"q_length": 11, "kv_length": 11, "documents": DOCUMENTS},
+    "both sides": {"q_length": 11, "kv_length": 11, "both_sides": True},
+    "both sides, one token": {"q_length": 1, "kv_length": 1, "both_sides": True},
+    "both sides, padded": {
+        "q_length": 11,
+        "kv_length": 11,
+        "both_sides": True,
+        "attention_mask": padding((4, 11), (0, 5), (2, 9), width=11),
+    },
+    "both sides, sliding": {"q_length": 11, "kv_length": 11, "both_sides": True, "local_size": 3},
+    "both sides, sliding, padded": {
+        "q_length": 11,
+        "kv_length": 11,
+        "both_sides": True,
+        "local_size": 3,
+        "attention_mask": padding((4, 11), (0, 5), (2, 9), width=11),
+    },
+    "both sides, packed": {"q_length": 11, "kv_length": 11, "both_sides": True, "documents": DOCUMENTS},
     "packed and sliding": {"q_length": 11, "kv_length": 11, "local_size": 4, "documents": DOCUMENTS},
 }
 
@@ -91,9 +113,12 @@ CASES: dict[str, dict[str, Any]] = {
 def both(case: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
     """Our mask, the boolean mask [3, T, S] of transformers, and which queries [3, T] are not padding."""
     case = dict(case)
-    documents = case.pop("documents", None)
+    documents, both_sides = case.pop("documents", None), case.pop("both_sides", False)
     local = case.get("local_size")
-    function: Callable[..., Any] = causal_mask_function if local is None else sliding_window_causal_mask_function(local)
+    function: Callable[..., Any] = bidirectional_mask_function if both_sides else causal_mask_function
+    if local is not None:
+        window = sliding_window_bidirectional_mask_function if both_sides else sliding_window_causal_mask_function
+        function = window(local)
     if documents is not None:
         function = and_masks(function, packed_sequence_mask_function(documents))
     case |= {"batch_size": 3, "mask_function": function}
@@ -128,9 +153,11 @@ def shown(mask: Tensor, queries: int) -> Tensor:
     covered = torch.zeros(mask.shape[0], queries, dtype=torch.int64)
     for sequence in sequences(mask, queries, None):
         size, length = sequence.queries.stop - sequence.queries.start, sequence.keys.stop - sequence.keys.start
-        causal = torch.ones(size, length, dtype=torch.bool).tril(length - size)
+        seen = torch.ones(size, length, dtype=torch.bool)
+        if not sees_ahead(mask):
+            seen = seen.tril(length - size)
         for row in range(mask.shape[0]) if sequence.rows is None else sequence.rows.tolist():
-            result[row, sequence.queries, sequence.keys] |= causal
+            result[row, sequence.queries, sequence.keys] |= seen
             covered[row, sequence.queries] += 1
     assert covered.max() <= 1
     return result
@@ -166,6 +193,22 @@ def test_rows_of_the_mask_say_position_window_document_and_offset() -> None:
     assert not ours[:, 0, WINDOW].any()
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_mask_says_whether_tokens_see_later_ones(name: str) -> None:
+    ours, _, _ = both(CASES[name])
+    assert sees_ahead(ours) == name.startswith("both sides")
+    assert ours[:, 0, AHEAD].unique().tolist() == [name.startswith("both sides")]
+
+
+@pytest.mark.parametrize(("function", "window"), [(sliding_window_bidirectional_mask_function(3), 4), (None, 3)])
+def test_window_is_inclusive_where_the_family_has_it_so(function: Callable[..., Any] | None, window: int) -> None:
+    """Gemma 3 excludes the distance of `local_size` tokens, ModernBERT includes it."""
+    function = function or (lambda b, h, q, k: abs(q - k) < 3)
+    for length in (1, 11):
+        ours = position_mask(batch_size=1, q_length=length, kv_length=length, mask_function=function, local_size=3)
+        assert window_of(ours) == window
+
+
 def test_offset_may_be_a_tensor() -> None:
     case = CASES["static cache, padded"]
     plain, _, _ = both(case)
@@ -197,10 +240,10 @@ def test_skipped_position_ids_are_kept_from_the_first_visible_token() -> None:
     assert steps[(2,)] is None
 
 
-def test_holes_and_masks_that_look_ahead_are_refused() -> None:
+def test_holes_and_prefix_masks_are_refused() -> None:
     visible = torch.tensor([[1, 1, 0, 1]], dtype=torch.bool)
     common: dict[str, Any] = {"batch_size": 1, "q_length": 4, "kv_length": 4}
     with pytest.raises(ModelError, match="holes"):
         sequences(position_mask(**common, mask_function=causal_mask_function, attention_mask=visible), 4, None)
-    with pytest.raises(ModelError, match="causal"):
-        position_mask(**common, mask_function=lambda b, h, q, k: torch.ones_like(q + k, dtype=torch.bool))
+    with pytest.raises(ModelError, match="prefix mask"):
+        position_mask(**common, mask_function=or_masks(causal_mask_function, lambda b, h, q, k: k < 2))

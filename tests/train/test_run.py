@@ -13,9 +13,10 @@ import ropewalk
 from ropewalk.errors import TrainingError
 from ropewalk.methods import CLEX, parse
 from ropewalk.train.learned import Learned
-from ropewalk.train.run import _checkpointing, _Clip, train
+from ropewalk.train.run import _checkpointing, train
 from ropewalk.train.samplers import E2LLM, Clex, PoSE
 from ropewalk.train.settings import Settings
+from ropewalk.train.trainer import Clip
 from tests.architectures import PRETRAINED_LENGTH, VOCABULARY, build
 from tests.models.batches import texts, whole
 
@@ -121,7 +122,7 @@ def test_network_and_model_are_clipped_apart() -> None:
     """The network's gradient, however large, does not shrink that of the model."""
     model, network = (torch.nn.Parameter(torch.zeros(4)) for _ in range(2))
     model.grad, network.grad = torch.full((4,), 0.1), torch.full((4,), 1e5)
-    _Clip(1.0).on_pre_optimizer_step(optimizer=torch.optim.AdamW([{"params": [model]}, {"params": [network]}]))
+    Clip(1.0).on_pre_optimizer_step(optimizer=torch.optim.AdamW([{"params": [model]}, {"params": [network]}]))
     assert (model.grad == 0.1).all()
     torch.testing.assert_close(network.grad, torch.full((4,), 0.5))
 

@@ -1,0 +1,151 @@
+"""Attention in one pass of compiled code: AVX-512 and torch's own matrix kernel (AMX), on Linux and x86-64.
+
+Every (query, key) pair is scored once, in its band. Rotation happens where queries and keys are packed for the matrix
+kernel, in float32 and rounded once; what bands cost beyond plain attention is that packing, and the tiles at their
+edges. Measured in docs/performance.md against torch's sdpa with transformers' rotary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ropewalk.attention.base import BACKENDS, Backend, Inputs
+from ropewalk.attention.build import missing
+from ropewalk.attention.edges import edges
+from ropewalk.attention.tables import Tables
+from ropewalk.attention.variants import variants
+from ropewalk.plan import Plan, PositionMap, Region
+from ropewalk.rotary import RotarySpec
+
+DTYPES = (torch.bfloat16, torch.float32)
+NOTHING = torch.empty(0)
+KEPT = 64  # plans; a batch has one per distinct row
+NO_MASK = torch.empty(0, dtype=torch.bool)
+
+
+@dataclass(frozen=True)
+class Bands:
+    """The one-sided regions of a plan, and which of its distinct key and query maps hold in each."""
+
+    regions: tuple[Region, ...]
+    keys: list[PositionMap]
+    key_of: list[int]
+    queries: list[PositionMap]
+    query_of: list[int]
+
+    @classmethod
+    def of(cls, plan: Plan) -> "Bands":
+        sides = [(side, band) for band in plan.bands for side in band.region.sides]
+        keys = _distinct([band.key for _, band in sides])
+        queries = _distinct([band.query for _, band in sides])
+        return cls(tuple(side for side, _ in sides), *keys, *queries)
+
+
+class Compiled(Backend):
+    """C++ that is compiled on first use and kept in the user's cache; bfloat16 and float32 on a CPU."""
+
+    name = "compiled"
+    tables: Tables
+
+    def __init__(self) -> None:
+        self.tables = Tables()
+        self._known: dict[int, tuple[Plan, Bands]] = {}
+
+    def unsupported(self, plan: Plan, *, device: torch.device, dtype: torch.dtype, grad: bool) -> str | None:
+        if device.type != "cpu":
+            return f"it runs on a CPU, not on {device.type!r}"
+        if dtype not in DTYPES:
+            return f"it computes in bfloat16 and float32, not in {str(dtype).removeprefix('torch.')}"
+        if grad:
+            return "it has no gradients"
+        maps = [to for band in plan.bands for to in (band.query, band.key) if to.per_head]
+        if any(variants(to) is None for to in maps):
+            return "a rotary pair has more than two scales or offsets over heads"
+        return missing(dtype)
+
+    def attend(self, inputs: Inputs, plan: Plan, spec: RotarySpec, layer: int) -> tuple[Tensor, Tensor]:
+        total, new = inputs.key.shape[2], inputs.query.shape[2]
+        bands = self._bands(plan)
+        if inputs.rotated is None:
+            held = [inputs.key] * len(bands.keys)
+            key_tables, key_masks = self._angles(bands.keys, inputs, plan, layer, 0)
+        else:
+            held = [inputs.rotated[to] for to in bands.keys]
+            key_tables, key_masks = [NOTHING] * 4 * len(held), [NO_MASK] * len(held)
+        query_tables, query_masks = self._angles(bands.queries, inputs, plan, layer, total - new)
+        factors = plan.query_scale(inputs.key_positions()[total - new :]) if plan.log_n is not None else None
+        if inputs.positions is None:
+            seen = _edges(bands.regions, total, new)
+        else:
+            seen = edges(bands.regions, total, new, inputs.positions)
+        output, lse = torch.ops.ropewalk.attend(
+            _dense(inputs.query),
+            [_dense(key) for key in held],
+            _dense(inputs.value),
+            [total - key.shape[2] for key in held],
+            key_tables,
+            key_masks,
+            query_tables,
+            query_masks,
+            bands.key_of,
+            bands.query_of,
+            seen,
+            inputs.scaling * plan.logit_scale,
+            inputs.softcap or 0.0,
+            NOTHING if factors is None else factors.float(),
+            NOTHING if inputs.sinks is None else inputs.sinks.float(),
+            spec.rotary_start,
+            spec.layout == "interleaved",
+        )
+        return output, lse
+
+    def _bands(self, plan: Plan) -> Bands:
+        """The bands of a plan, known by the plan itself: to hash equal plans takes longer than a step of decoding."""
+        known = self._known.get(id(plan))
+        if known is None or known[0] is not plan:
+            if len(self._known) >= KEPT:
+                self._known.clear()
+            known = self._known[id(plan)] = (plan, Bands.of(plan))
+        return known[1]
+
+    def _angles(
+        self, maps: Sequence[PositionMap], inputs: Inputs, plan: Plan, layer: int, first: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """cos and sin of the positions from slot `first` on under each map, four tensors a map, and masks.
+
+        A map that differs from head to head gives those of its two variants.
+        """
+        total = inputs.key.shape[2]
+        positions: Tensor | range = range(first, total) if inputs.positions is None else inputs.positions[first:]
+        tables: list[Tensor] = []
+        masks: list[Tensor] = []
+        for to in maps:
+            both = variants(to) if to.per_head else None
+            for one in (to,) if both is None else (both.first, both.second):
+                cos, sin = self.tables.get(one, plan, layer, positions, inputs.query.device)
+                tables += (cos[0], sin[0])
+            if both is None:
+                tables += (NOTHING, NOTHING)
+            masks.append(NO_MASK if both is None else both.mask(layer))
+        return tables, masks
+
+
+def _distinct(maps: Sequence[PositionMap]) -> tuple[list[PositionMap], list[int]]:
+    """The maps without repetition, and which of them each one is."""
+    found = list(dict.fromkeys(maps))
+    return found, [found.index(to) for to in maps]
+
+
+def _dense(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+@lru_cache(maxsize=8)  # the layers of a forward ask for the same
+def _edges(regions: tuple[Region, ...], keys: int, queries: int) -> Tensor:
+    return edges(regions, keys, queries)
+
+
+BACKENDS.register("compiled")(Compiled())

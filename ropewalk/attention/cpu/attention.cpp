@@ -1,0 +1,98 @@
+// torch.ops.ropewalk.attend: attention in bands, with the rotation folded into the packing of keys and queries.
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include "decode.h"
+#include "prefill.h"
+
+namespace ropewalk {
+namespace {
+
+using at::Tensor;
+using at::TensorList;
+
+const float* numbers(const Tensor& x) { return x.numel() == 0 ? nullptr : x.const_data_ptr<float>(); }
+
+// Four tensors per map: cos, sin, and the same for the pairs that masks pick; empty ones where there are none.
+Tables tables_of(TensorList all, TensorList masks, size_t i) {
+  for (size_t j = 4 * i; j < 4 * i + 4; ++j) TORCH_CHECK(all[j].is_contiguous() && all[j].scalar_type() == at::kFloat);
+  Tables tables{numbers(all[4 * i]), numbers(all[4 * i + 1]), numbers(all[4 * i + 2]), numbers(all[4 * i + 3])};
+  if (masks[i].numel() > 0) tables.masks = masks[i].const_data_ptr<bool>();
+  return tables;
+}
+
+template <typename T>
+void run(const Tensor& query, TensorList keys, const Tensor& value, at::IntArrayRef first, TensorList key_tables,
+         TensorList key_masks, TensorList query_tables, TensorList query_masks, at::IntArrayRef key_of,
+         at::IntArrayRef query_of, const Tensor& edges, double scale, double softcap, const Tensor& factors,
+         const Tensor& sinks, int64_t start, bool interleaved, Tensor& output, Tensor& lse) {
+  const int64_t width = query.size(3), unit = std::is_same_v<T, BFloat16> ? 32 : 16;
+  const int64_t pairs = query_tables[0].numel() == 0 ? 0 : query_tables[0].size(-1);
+  Problem<T> p{
+      .layout = {width, round_up(width, unit), start, pairs, interleaved},
+      .batch = query.size(0),
+      .heads = query.size(1),
+      .key_heads = value.size(1),
+      .queries = query.size(2),
+      .keys = value.size(2),
+      .value_width = value.size(3),
+      .query = query.const_data_ptr<T>(),
+      .value = value.const_data_ptr<T>(),
+      .query_batch = query.stride(0),
+      .query_head = query.stride(1),
+      .query_token = query.stride(2),
+      .value_batch = value.stride(0),
+      .value_head = value.stride(1),
+      .value_token = value.stride(2),
+      .scale = static_cast<float>(scale),
+      .softcap = static_cast<float>(softcap),
+      .factors = numbers(factors),
+      .sinks = numbers(sinks),
+      .output = output.data_ptr<T>(),
+      .lse = lse.data_ptr<float>(),
+  };
+  for (size_t i = 0; i < keys.size(); ++i) {
+    const Tables tables = tables_of(key_tables, key_masks, i);
+    p.sources.push_back({keys[i].const_data_ptr<T>(), keys[i].stride(0), keys[i].stride(1), keys[i].stride(2),
+                         first[i], keys[i].size(2), tables, tables.masks != nullptr});
+  }
+  for (size_t i = 0; i < query_masks.size(); ++i) p.maps.push_back(tables_of(query_tables, query_masks, i));
+  for (size_t i = 0; i < key_of.size(); ++i) {
+    const int32_t* edge = edges.const_data_ptr<int32_t>() + 2 * i * p.queries;
+    p.bands.push_back({edge, edge + p.queries, key_of[i], query_of[i]});
+  }
+  is_few(p) ? decode(p) : prefill(p);
+}
+
+std::tuple<Tensor, Tensor> attend(const Tensor& query, TensorList keys, const Tensor& value, at::IntArrayRef first,
+                                  TensorList key_tables, TensorList key_masks, TensorList query_tables,
+                                  TensorList query_masks, at::IntArrayRef key_of, at::IntArrayRef query_of,
+                                  const Tensor& edges, double scale, double softcap, const Tensor& factors,
+                                  const Tensor& sinks, int64_t start, bool interleaved) {
+  TORCH_CHECK(query.stride(3) == 1 && value.stride(3) == 1 && edges.is_contiguous(), "rows must be dense");
+  for (const Tensor& key : keys) TORCH_CHECK(key.stride(3) == 1 && key.size(3) == query.size(3), "rows must be dense");
+  Tensor output = at::empty({query.size(0), query.size(2), query.size(1), value.size(3)}, query.options());
+  Tensor lse = at::empty({query.size(0), query.size(1), query.size(2)}, query.options().dtype(at::kFloat));
+  const auto go = query.scalar_type() == at::kBFloat16 ? run<BFloat16> : run<float>;
+  go(query, keys, value, first, key_tables, key_masks, query_tables, query_masks, key_of, query_of, edges, scale,
+     softcap, factors, sinks, start, interleaved, output, lse);
+  return {output.transpose(1, 2), lse};
+}
+
+// Whether torch's matrix kernel multiplies packed bfloat16 here.
+bool packs_bfloat16() { return at::native::cpublas::could_pack(at::kBFloat16); }
+
+}  // namespace
+}  // namespace ropewalk
+
+TORCH_LIBRARY(ropewalk, m) {
+  m.def(
+      "attend(Tensor query, Tensor[] keys, Tensor value, int[] first, Tensor[] key_tables, Tensor[] key_masks, "
+      "Tensor[] query_tables, Tensor[] query_masks, int[] key_of, int[] query_of, Tensor edges, float scale, "
+      "float softcap, Tensor factors, Tensor sinks, int start, bool interleaved) -> (Tensor, Tensor)");
+  m.def("packs_bfloat16() -> bool", &ropewalk::packs_bfloat16);
+}
+
+TORCH_LIBRARY_IMPL(ropewalk, CPU, m) { m.impl("attend", &ropewalk::attend); }

@@ -1,0 +1,242 @@
+// A few queries: keys and values are read once, as they lie. Scores are computed transposed, with keys in rows, so that
+// keys are not packed.
+#pragma once
+
+#include <ATen/Parallel.h>
+
+#include "softmax.h"
+
+namespace ropewalk {
+
+constexpr int64_t FEW = 64;     // queries times query heads of a key head
+constexpr int64_t BLOCK = 256;  // keys
+constexpr int64_t SHORTEST = 1024;  // keys that are worth a thread
+
+// The running result of the queries of one key head over some of the keys; lanes are (query, head of the group).
+struct Partial {
+  explicit Partial(int64_t lanes, int64_t width) : top(lanes), total(lanes), sums(lanes * width) {
+    std::fill(top.get(), top.get() + lanes, NONE);
+    std::fill(total.get(), total.get() + lanes, 0.0f);
+    std::fill(sums.get(), sums.get() + lanes * width, 0.0f);
+  }
+  Block<float> top, total, sums;  // top in powers of two
+};
+
+template <typename T>
+class Few {
+ public:
+  explicit Few(const Problem<T>& problem)
+      : p_(problem),
+        real_(problem.queries * problem.group()),
+        lanes_(round_up(real_, 16)),
+        width_(round_up(problem.value_width, PANEL)),
+        turner_(problem.layout),
+        packed_(problem.bands.size() * 2 * problem.layout.padded * lanes_),
+        rows_(BLOCK * problem.layout.padded),
+        scores_(BLOCK * lanes_),
+        turned_(lanes_ * BLOCK),
+        weights_(lanes_ * BLOCK),
+        values_(BLOCK * PANEL),
+        limits_(2 * lanes_) {
+    std::fill(weights_.get(), weights_.get() + lanes_ * BLOCK, T(0.0f));
+  }
+
+  int64_t lanes() const { return lanes_; }
+  int64_t width() const { return width_; }
+
+  // Keys [begin, end) of one key head, in every band.
+  void attend(int64_t b, int64_t k, int64_t begin, int64_t end, Partial& partial) {
+    b_ = b, k_ = k;
+    turn_queries();
+    for (const Band& band : p_.bands) {
+      const int64_t low = std::max<int64_t>(begin, band.low[0]);
+      const int64_t high = std::min<int64_t>(end, band.high[p_.queries - 1]);
+      for (int64_t start = low; start < high; start += BLOCK) {
+        step(band, start, std::min(BLOCK, high - start), partial);
+      }
+    }
+  }
+
+ private:
+  // Queries as columns, [padded / pairs][lanes][pairs], for every band. Keys under two maps are turned by both, once
+  // for all heads; then each of the two has columns of its own, with the pairs that the head's mask leaves to it.
+  void turn_queries() {
+    const int64_t padded = p_.layout.padded;
+    Block<T> flat(2 * lanes_ * padded);
+    T* other = flat.get() + lanes_ * padded;
+    for (size_t i = 0; i < p_.bands.size(); ++i) {
+      const Band& band = p_.bands[i];
+      const bool* masks = p_.sources[band.source].tables.masks;
+      std::fill(flat.get(), flat.get() + 2 * lanes_ * padded, T(0.0f));
+      for (int64_t lane = 0; lane < real_; ++lane) {
+        const int64_t t = lane / p_.group(), h = k_ * p_.group() + lane % p_.group();
+        T* row = flat.get() + lane * padded;
+        turner_.turn(p_.query_row(b_, h, t), row, p_.maps[band.map], t, h, p_.factor(t));
+        if (masks != nullptr) split(row, other + lane * padded, masks + h * p_.layout.pairs);
+      }
+      pack(flat.get(), columns(i, 0));
+      if (masks != nullptr) pack(other, columns(i, 1));
+    }
+  }
+
+  // Moves the pairs that a mask picks from one row to another.
+  void split(T* row, T* other, const bool* mask) const {
+    const Layout& l = p_.layout;
+    for (int64_t i = 0; i < l.pairs; ++i) {
+      if (!mask[i]) continue;
+      const int64_t first = l.start + (l.interleaved ? 2 * i : i), second = first + (l.interleaved ? 1 : l.pairs);
+      for (const int64_t j : {first, second}) other[j] = row[j], row[j] = T(0.0f);
+    }
+  }
+
+  void pack(const T* flat, T* to) const {
+    const int64_t words = p_.layout.padded * sizeof(T) / 4;
+    for (int64_t i = 0; i < lanes_; i += 16) {
+      for (int64_t j = 0; j < words; j += 16) {
+        transpose(reinterpret_cast<const int32_t*>(flat) + i * words + j, words,
+                  reinterpret_cast<int32_t*>(to) + j * lanes_ + i, lanes_);
+      }
+    }
+  }
+
+  T* columns(int64_t band, int64_t variant) const {
+    return packed_.get() + (2 * band + variant) * p_.layout.padded * lanes_;
+  }
+
+  // `count` keys from `start` on and how far apart they are: as they lie where that will do, else from scratch.
+  std::pair<const T*, int64_t> rows(const Keys<T>& keys, const Tables& tables, int64_t start, int64_t count) {
+    const int64_t padded = p_.layout.padded;
+    if (tables.empty() && count % 32 == 0 && p_.layout.width == padded) {
+      return {keys.row(b_, k_, start), keys.stride_token};
+    }
+    T* to = rows_.get();
+    for (int64_t i = 0; i < count; ++i) {
+      turner_.turn(keys.row(b_, k_, start + i), to + i * padded, tables, start + i - keys.first, 0);
+    }
+    std::fill(to + count * padded, to + round_up(count, 32) * padded, T(0.0f));
+    return {to, padded};
+  }
+
+  // Asks for what the next block will read while this one is worked on.
+  void fetch(const Keys<T>& keys, int64_t start, int64_t count) const {
+    const int64_t line = 64 / sizeof(T);
+    for (int64_t i = start; i < std::min({start + count, keys.first + keys.count, p_.keys}); ++i) {
+      for (int64_t j = 0; j < p_.layout.width; j += line) _mm_prefetch(keys.row(b_, k_, i) + j, _MM_HINT_T1);
+      for (int64_t j = 0; j < p_.value_width; j += line) _mm_prefetch(p_.value_row(b_, k_, i) + j, _MM_HINT_T1);
+    }
+  }
+
+  void step(const Band& band, int64_t start, int64_t count, Partial& partial) {
+    const int64_t size = round_up(count, 32), number = &band - p_.bands.data();
+    const Keys<T>& keys = p_.sources[band.source];
+    const Tables& tables = keys.tables;
+    fetch(keys, start + count, BLOCK);
+    score(keys, {tables.cos, tables.sin}, start, count, columns(number, 0), false);
+    if (keys.own) score(keys, {tables.other_cos, tables.other_sin}, start, count, columns(number, 1), true);
+    mask(band, start, count, size);
+    weigh_lanes(size, partial);
+    for (int64_t column = 0; column < p_.value_width; column += PANEL) {
+      pack_values(p_.value_row(b_, k_, start) + column, p_.value_token, count, size, p_.value_width - column,
+                  values_.get());
+      multiply(lanes_, PANEL, size, weights_.get(), BLOCK, values_.get(), PANEL, partial.sums.get() + column, width_,
+               true);
+    }
+  }
+
+  void score(const Keys<T>& keys, const Tables& tables, int64_t start, int64_t count, const T* columns, bool add) {
+    const auto [key, stride] = rows(keys, tables, start, count);
+    multiply(round_up(count, 32), lanes_, p_.layout.padded, key, stride, columns, lanes_, scores_.get(), lanes_, add);
+  }
+
+  // Minus infinity where a key is not in the band of a lane's query, and beyond the last key.
+  void mask(const Band& band, int64_t start, int64_t count, int64_t size) {
+    const __m512 none = _mm512_set1_ps(NONE);
+    for (int64_t i = count; i < size; ++i) {
+      for (int64_t lane = 0; lane < lanes_; lane += 16) _mm512_storeu_ps(scores_.get() + i * lanes_ + lane, none);
+    }
+    const int64_t last = p_.queries - 1;
+    if (band.low[last] <= start && band.high[0] >= start + count) return;
+    int32_t* limits = limits_.get();
+    for (int64_t lane = 0; lane < lanes_; ++lane) {
+      const int64_t t = std::min(lane / p_.group(), last);
+      limits[lane] = band.low[t], limits[lanes_ + lane] = band.high[t];
+    }
+    for (int64_t lane = 0; lane < lanes_; lane += 16) {
+      const __m512i low = _mm512_loadu_si512(limits + lane), high = _mm512_loadu_si512(limits + lanes_ + lane);
+      for (int64_t i = 0; i < count; ++i) {
+        const __m512i key = _mm512_set1_epi32(static_cast<int32_t>(start + i));
+        const __mmask16 out = _mm512_cmplt_epi32_mask(key, low) | _mm512_cmpge_epi32_mask(key, high);
+        _mm512_mask_storeu_ps(scores_.get() + i * lanes_ + lane, out, none);
+      }
+    }
+  }
+
+  // Scores with keys in columns, [lanes][BLOCK], and their softmax.
+  void weigh_lanes(int64_t size, Partial& partial) {
+    for (int64_t lane = 0; lane < lanes_; lane += 16) {
+      for (int64_t i = 0; i < size; i += 16) {
+        transpose(reinterpret_cast<const int32_t*>(scores_.get() + i * lanes_ + lane), lanes_,
+                  reinterpret_cast<int32_t*>(turned_.get() + lane * BLOCK + i), BLOCK);
+      }
+    }
+    for (int64_t lane = 0; lane < real_; ++lane) {
+      float* scores = turned_.get() + lane * BLOCK;
+      if (p_.softcap > 0) soften(scores, size, p_.scale, p_.softcap);
+      weigh(scores, size, p_.rate(), weights_.get() + lane * BLOCK, partial.top.get()[lane], partial.total.get()[lane],
+            partial.sums.get() + lane * width_, width_);
+    }
+  }
+
+  const Problem<T>& p_;
+  int64_t real_, lanes_, width_;
+  int64_t b_ = 0, k_ = 0;
+  Turner<T> turner_;
+  Block<T> packed_, rows_;
+  Block<float> scores_, turned_;
+  Block<T> weights_, values_;
+  Block<int32_t> limits_;
+};
+
+// Adds the partial results of one key head together, in order, and writes them.
+template <typename T>
+void join(const Problem<T>& p, int64_t b, int64_t k, Partial* parts, int64_t count, int64_t width) {
+  const int64_t group = p.group();
+  for (int64_t lane = 0; lane < p.queries * group; ++lane) {
+    float top = NONE, total = 0.0f;
+    for (int64_t i = 0; i < count; ++i) top = std::max(top, parts[i].top.get()[lane]);
+    float* sums = parts[0].sums.get() + lane * width;
+    for (int64_t i = 0; i < count && top != NONE; ++i) {
+      const float share = std::exp2(parts[i].top.get()[lane] - top);
+      const float* more = parts[i].sums.get() + lane * width;
+      total += share * parts[i].total.get()[lane];
+      for (int64_t j = 0; j < width; ++j) sums[j] = i == 0 ? share * sums[j] : sums[j] + share * more[j];
+    }
+    p.write(b, k * group + lane % group, lane / group, sums, total, top);
+  }
+}
+
+template <typename T>
+bool is_few(const Problem<T>& p) {
+  return p.queries * p.group() <= FEW;
+}
+
+template <typename T>
+void decode(const Problem<T>& p) {
+  const int64_t heads = p.batch * p.key_heads, threads = at::get_num_threads();
+  const int64_t parts = std::max<int64_t>(1, std::min((threads + heads - 1) / heads, p.keys / SHORTEST));
+  const int64_t share = round_up((p.keys + parts - 1) / parts, BLOCK);
+  const int64_t lanes = round_up(p.queries * p.group(), 16), width = round_up(p.value_width, PANEL);
+  std::vector<Partial> partials;
+  for (int64_t i = 0; i < heads * parts; ++i) partials.emplace_back(lanes, width);
+  at::parallel_for(0, heads * parts, 1, [&](int64_t from, int64_t to) {
+    Few<T> few(p);
+    for (int64_t i = from; i < to; ++i) {
+      const int64_t head = i / parts, begin = i % parts * share;
+      few.attend(head / p.key_heads, head % p.key_heads, begin, std::min(p.keys, begin + share), partials[i]);
+    }
+    at::native::cpublas::brgemm_release(std::is_same_v<T, BFloat16>);
+  });
+  for (int64_t i = 0; i < heads; ++i) join(p, i / p.key_heads, i % p.key_heads, &partials[i * parts], parts, width);
+}
+
+}  // namespace ropewalk

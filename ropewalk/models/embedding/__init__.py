@@ -1,0 +1,1 @@
+"""Embedding models: encoders that add a row of a position table to every token, and sentence-transformers."""

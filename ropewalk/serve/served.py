@@ -1,0 +1,154 @@
+"""What an engine runs: the plan of every layer, told from the configuration before weights are loaded."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from transformers import PretrainedConfig
+
+from ropewalk.errors import MethodError, ModelError
+from ropewalk.grid import Grid
+from ropewalk.methods import Method, parse
+from ropewalk.models.manifest import Manifest, require_plan
+from ropewalk.models.method_files import unpack
+from ropewalk.models.sidecar import ARRAYS
+from ropewalk.models.spec import rope_parameters, spec_from_config
+from ropewalk.plan import Band, Plan, PositionMap, Region
+from ropewalk.rotary import FrequencyTable, RotarySpec, default_inv_freq
+from ropewalk.serve.setting import Setting
+
+# Model types whose vLLM implementation was run against our transformers path (tests/vllm/test_families.py).
+TESTED = (
+    "gemma2",
+    "gemma3_text",
+    "glm4",
+    "gpt_oss",
+    "llama",
+    "mistral",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "stablelm",
+)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A setting filled for one model.
+
+    Attributes:
+        setting: as it was given.
+        method: with every field filled.
+        spec: the rotary embedding of the extended layers, in the half layout, which the plug-in brings keys into.
+        plan: of the extended layers, for texts of up to `target_length` tokens.
+        target_length: tokens.
+        windowed: the table of layers with a window within the trained length.
+    """
+
+    setting: Setting
+    method: Method
+    spec: RotarySpec
+    plan: Plan
+    target_length: int
+    windowed: FrequencyTable
+
+    def layer_plan(self, layer: int, window: int | None) -> Plan:
+        """The plan of one layer, whose own window is `window` tokens or None.
+
+        Raises:
+            ModelError: an extended layer that never looks back as far as the target.
+        """
+        if self.spec.layer_kinds[layer] == "full":
+            if window is not None and window < self.target_length:
+                raise ModelError(
+                    f"layer {layer} never looks back more than {window} tokens (its sliding window), wanted "
+                    f"{self.target_length}; set sliding_window to null with --hf-overrides, or take a smaller target"
+                )
+            return self.plan
+        return Plan((Band(Region(0, window)),), self.windowed)
+
+
+def served(setting: Setting, config: PretrainedConfig, longest: int) -> Served:
+    """Fill a setting for the model of a configuration.
+
+    Args:
+        config: of the text model.
+        longest: tokens that the engine lets a request grow to.
+
+    Raises:
+        ModelError: a model type that was not tested in the engine, or layers that cannot be extended.
+        MethodError: a method that does not fit the model or the length.
+        ProfileError: a saved folder that is altered or for another model.
+    """
+    require_family(config)
+    if setting.folder is not None:
+        method, target, spec = _saved(Path(setting.folder), config)
+    else:
+        assert setting.method is not None
+        method = parse(setting.method)
+        spec = spec_from_config(config, pretrained=setting.pretrained_length)
+        target = setting.target_length or longest
+    if longest > target:
+        raise MethodError(
+            f"the engine lets requests grow to {longest} tokens and ropewalk is set up for {target}; "
+            f"start it with --max-model-len {target}, or give a larger target_length"
+        )
+    filled = method.resolve(spec, target)
+    filled.check_target(spec, target)
+    plan = filled.plan(spec, target)
+    if setting.folder is not None:
+        require_plan(Path(setting.folder), plan)
+    return Served(setting, filled, spec, plan, target, _windowed(config, spec))
+
+
+def require_family(config: PretrainedConfig) -> None:
+    """Raise ModelError for a model type that was not run in the engine."""
+    if config.model_type not in TESTED:
+        raise ModelError(
+            f"ropewalk's vLLM plug-in was not tested on {config.model_type} models; tested: {', '.join(TESTED)}; "
+            "run this one in transformers with ropewalk"
+        )
+
+
+def own_heads(plan: Plan, rank: int, ranks: int) -> Plan:
+    """The plan for the query heads that one of several tensor-parallel ranks has: the rank-th of equal parts."""
+
+    def part(grid: Grid) -> Grid:
+        heads = grid.array.shape[1]
+        if heads == 1:
+            return grid
+        assert heads % ranks == 0, "an engine splits query heads evenly"
+        own = heads // ranks
+        return Grid(grid.array[:, rank * own : (rank + 1) * own])
+
+    def of(to: PositionMap) -> PositionMap:
+        return replace(to, scale=part(to.scale), offset=part(to.offset))
+
+    if ranks == 1:
+        return plan
+    return replace(plan, bands=tuple(Band(band.region, of(band.query), of(band.key)) for band in plan.bands))
+
+
+def _saved(folder: Path, config: PretrainedConfig) -> tuple[Method, int, RotarySpec]:
+    """Method, target and rotary embedding of a saved folder; its layout is the model's, ours is the half one."""
+    saved = Manifest.load(folder)
+    arrays = safetensors.numpy.load_file(folder / ARRAYS) if ARRAYS in saved.files else {}
+    saved.require_shape(config, str(config.name_or_path))
+    spec = spec_from_config(config, pretrained=saved.pretrained_length)
+    saved.require_rotary(replace(spec, layout=saved.rotary["layout"]), str(config.name_or_path))
+    return unpack(saved.method, folder, arrays), saved.target_length, spec
+
+
+def _windowed(config: PretrainedConfig, spec: RotarySpec) -> FrequencyTable:
+    """The table of layers with a window: their own where the configuration has one, else that of the others."""
+    parameters = rope_parameters(config, "sliding_attention")
+    if "sliding" not in spec.layer_kinds or parameters is rope_parameters(config):
+        return spec.table
+    if parameters.get("rope_type", "default") != "default":
+        raise ModelError(
+            f"{config.model_type}: its layers with a window rotate by a {parameters['rope_type']!r} table, which "
+            "ropewalk's plug-in does not serve; run it in transformers with ropewalk"
+        )
+    theta = default_inv_freq(float(parameters["rope_theta"]), spec.rotary_dim)
+    return FrequencyTable(Grid(theta.astype(np.float32)))

@@ -1,0 +1,1 @@
+"""Training the new rows of a longer position table."""

@@ -1,0 +1,61 @@
+"""What `ropewalk serve` settles before an engine starts."""
+
+import json
+import socket
+
+import pytest
+
+from ropewalk.errors import BackendError, RopewalkError
+from ropewalk.serve import front
+from ropewalk.serve.front import Engine, command, overrides, require_engine, require_port
+from ropewalk.serve.setting import Setting
+
+VLLM = Engine("vllm", "0.32.0")
+
+
+@pytest.mark.parametrize("version", ["0.32.0", "0.32.1+cpu"])
+def test_a_tested_version_is_accepted(version) -> None:
+    require_engine(Engine("vllm", version), "dpe")
+
+
+@pytest.mark.parametrize("version", ["0.31.2", "0.33.0", "1.0"])
+def test_another_version_is_refused_with_the_remedy(version) -> None:
+    with pytest.raises(BackendError, match=rf"{version} is installed.*0\.32.*pip install"):
+        require_engine(Engine("vllm", version), "dpe")
+
+
+def test_transformers_serves_models_and_attaches_nothing() -> None:
+    transformers = Engine("transformers", "5.23.0")
+    require_engine(transformers, None)
+    with pytest.raises(BackendError, match=r"vLLM is not installed.*\(dpe\).*ropewalk export"):
+        require_engine(transformers, "dpe")
+
+
+def test_a_busy_port_is_refused() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(RopewalkError, match=f"port {port}.*another --port"):
+            require_port("127.0.0.1", port)
+    require_port("127.0.0.1", port)
+
+
+def test_the_engine_is_told_the_setting_and_its_limit_is_lifted() -> None:
+    told = overrides(Setting(method="dpe", target_length=256), 256)
+    assert told == {"ropewalk": {"method": "dpe", "target_length": 256}, "model_max_length": 256}
+    assert overrides(None, 256) == {}
+
+
+def test_the_command_is_the_engines_own(monkeypatch) -> None:
+    monkeypatch.setattr(front.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(front.sys, "executable", "/nowhere/python")
+    told = overrides(Setting(method="dpe"), 256)
+    options = {"max-model-len": 256, "dtype": None}
+    words = command(VLLM, "model", host="::1", port=9, told=told, options=options, rest=["--seed", "1"])
+    assert words[:7] == ["/bin/vllm", "serve", "model", "--host", "::1", "--port", "9"]
+    assert words[7:9] == ["--max-model-len", "256"]
+    assert json.loads(words[words.index("--hf-overrides") + 1]) == told
+    assert words[-2:] == ["--seed", "1"] and "--dtype" not in words
+    plain = command(Engine("transformers", "5"), "model", host="h", port=9, told={}, options=options, rest=[])
+    assert plain == ["/bin/transformers", "serve", "model", "--host", "h", "--port", "9"]

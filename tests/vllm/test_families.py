@@ -1,0 +1,35 @@
+"""Model types that the plug-in accepts: each was run here against our transformers path."""
+
+from typing import Any
+
+import pytest
+
+from ropewalk.serve.served import TESTED
+from tests.vllm.engine import run
+from tests.vllm.models import difference, expected, prompts, save_model, setting
+
+NEAR = 1e-4
+WINDOW = 40  # tokens, within the trained length of 64
+ALTERNATING = {
+    "sliding_window": WINDOW,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+}
+ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+OVERRIDES: dict[str, dict[str, Any]] = {
+    "gemma2": ALTERNATING | {"query_pre_attn_scalar": 32},  # soft caps too
+    "gemma3_text": ALTERNATING | {"query_pre_attn_scalar": 32},  # two tables
+    "glm4": {"rope_parameters": ROPE | {"partial_rotary_factor": 0.5}},  # half of the dimensions, interleaved
+    "gpt_oss": ALTERNATING | {"num_local_experts": 4, "num_experts_per_tok": 2, "rope_parameters": ROPE},  # sinks
+    "mistral": {"sliding_window": None},
+    "phi3": {"rope_parameters": ROPE | {"partial_rotary_factor": 0.5}},
+    "stablelm": {"rope_parameters": ROPE | {"partial_rotary_factor": 0.25}},
+}
+
+
+@pytest.mark.parametrize("family", TESTED)
+def test_family_answers_as_in_transformers(family, tmp_path) -> None:
+    folder = save_model(tmp_path / "model", family, **OVERRIDES.get(family, {}))
+    asked = prompts(17, 150)
+    (answers,) = run(folder, [asked], new=12, **setting(method="dpe"))
+    for one, other in zip(answers, expected(folder, "dpe", asked, 12), strict=True):
+        assert difference(one, other) <= NEAR
