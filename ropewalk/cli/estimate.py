@@ -6,6 +6,9 @@ import typer
 
 from ropewalk.cli.options import Json, Length, MethodOption, ModelArgument, PretrainedLength
 from ropewalk.cli.output import opened
+from ropewalk.errors import RopewalkError
+
+ENGINES = ("transformers", "vllm")
 
 
 def estimate(
@@ -18,6 +21,9 @@ def estimate(
     dtype: Annotated[
         str | None, typer.Option("--dtype", metavar="NAME", help="Of weights and keys.", show_default="the model's")
     ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="NAME", help="transformers or vllm, whose pages hold more.")
+    ] = "transformers",
     chunk: Annotated[
         int, typer.Option("--chunk", metavar="INTEGER", min=0, help="Tokens that are read at once; 0 reads all.")
     ] = 2048,
@@ -29,6 +35,8 @@ def estimate(
     as_json: Json = False,
 ) -> None:
     """Say what memory, time and layout a model and length need, from the configuration alone."""
+    if engine not in ENGINES:
+        raise RopewalkError(f"unknown engine {engine!r}; give --engine {' or --engine '.join(ENGINES)}")
     with opened(as_json) as out:
         from ropewalk.methods import parse
         from ropewalk.models.loading import load_config
@@ -37,7 +45,15 @@ def estimate(
 
         config = load_config(model)
         plan = parse(method).plan(spec_from_config(config, pretrained=pretrained_length), length)
-        needed = need(config, length, dtype=dtype_of(dtype, config), plan=plan, chunk=chunk or None, devices=gpus)
+        needed = need(
+            config,
+            length,
+            dtype=dtype_of(dtype, config),
+            plan=plan,
+            chunk=chunk or None,
+            devices=gpus,
+            pages=engine == "vllm",
+        )
         for line in lines(needed, length):
             out.console.print(line, markup=False, soft_wrap=True)
         seconds = None if flops is None else needed.operations / flops / gpus

@@ -63,7 +63,12 @@ def serve(
             out.console.print(_said(now, model), markup=False, soft_wrap=True)
         length = longest or config.get_text_config().max_position_embeddings
         needed = need(
-            config, length, dtype=dtype_of(dtype, config), plan=None if now is None else now.plan, devices=gpus
+            config,
+            length,
+            dtype=dtype_of(dtype, config),
+            plan=None if now is None else now.plan,
+            devices=gpus,
+            pages=True,
         )
         for line in lines(needed, length):
             out.console.print(line, markup=False, soft_wrap=True)

@@ -60,13 +60,14 @@ def need(
     plan: Plan | None = None,
     chunk: int | None = CHUNK,
     devices: int = 1,
+    pages: bool = False,
 ) -> Need:
     """Reckon one request of `length` tokens, prompt and answer.
 
     Cache = layers * num_kv_heads * head_dim * (copies of keys + 1) * tokens, where a layer with a window keeps no more
-    than that, and copies follow from the plan (1; 2 for two key maps, of which the second is a window's). Transients =
-    chunk * (2 hidden + the larger of attention and MLP), as in `models.memory`, and for bands the output of each merged
-    in float32. Operations = 2 per parameter and token, 4 * heads * head_dim per layer for each pair that is seen.
+    than that, and copies follow from the plan: 1, or 2 for two key maps (the second for the tokens of a window only,
+    where no pages hold it). Transients = chunk * (2 hidden + the larger of attention and MLP), as in `models.memory`.
+    Operations = 2 per parameter and token, and 4 * heads * head_dim per layer for each pair that is seen.
 
     Args:
         config: of a causal language model.
@@ -74,6 +75,7 @@ def need(
         plan: of the extended layers; plain attention when left out.
         chunk: tokens read at once; None: all of them.
         devices: to spread it over.
+        pages: an engine's, which hold every copy for all tokens.
 
     Raises:
         ModelError: no causal language model, or heads that do not divide among the devices.
@@ -88,6 +90,8 @@ def need(
     tokens = [min(length, window) if kind == "sliding" else length for kind in spec.layer_kinds]
     keys = spec.num_kv_heads * spec.head_dim
     near = near_tokens(plan)
+    if pages and near:
+        near = length
     held = 2 * keys * sum(tokens) + keys * min(near, length) * spec.layer_kinds.count("full")
     part = length if chunk is None else min(chunk, length)
     wide = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
