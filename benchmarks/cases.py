@@ -1,16 +1,20 @@
 """Benchmark cases: what is timed, what it is compared with, and the check that must pass first."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from ropewalk.attention import BACKENDS, Inputs
-from ropewalk.attention.rotated import RotatedKeys
+from benchmarks.authors import authors_decode
+from ropewalk.attention import Backend, Inputs, choose
+from ropewalk.attention.rotated import RotatedKeys, unsupported
 from ropewalk.errors import BackendError
-from ropewalk.methods import parse
+from ropewalk.grid import Grid
+from ropewalk.methods import DPE, parse
+from ropewalk.plan import Plan
 from ropewalk.rotary import RotarySpec, default_inv_freq, rotation
 
 SHAPES = {"9/3x64": (9, 3, 64), "32/8x128": (32, 8, 128)}  # query heads / key heads x head_dim
@@ -20,16 +24,25 @@ BASE = 100_000.0
 CHECKED = 48  # queries compared with the float64 reference
 TOLERANCE = 2e-2  # bf16 inputs and outputs of unit variance
 STEPS = 16  # decode steps that are timed as one
+GROUPS = (1.0, 1.0, 1.0, 2.0, 4.0, 4.0, 8.0, 8.0)  # scales of DPE where it needs groups, as the authors have eight
+STOCK = "stock sdpa and rotary"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One method and shape, prefill of `length` tokens or decode behind them; `run` and `baseline` want nothing."""
+    """One method and shape, prefill of `length` tokens or decode behind them; `run` and `baseline` want nothing.
+
+    Attributes:
+        backend: the backend that runs.
+        against: what the baseline is.
+    """
 
     name: str
     method: str
     shape: str
     length: int
+    backend: str
+    against: str
     run: Callable[[], Tensor]
     baseline: Callable[[], Tensor]
     check: Callable[[], float]
@@ -50,19 +63,48 @@ def spec_of(shape: str) -> RotarySpec:
     )
 
 
-def prefill_case(method: str, shape: str, length: int, backend: str, dtype: torch.dtype) -> Case:
-    """Prefill under a method against stock: transformers' rotary in the model's dtype, then causal sdpa."""
-    spec = spec_of(shape)
+def plan_of(method: str, spec: RotarySpec, length: int) -> Plan:
+    """The plan of a method, or of "dpe-masked": DPE in which half of each head's pairs are key dimensions."""
+    if method == "dpe-masked":
+        mask = np.random.default_rng(0).random((1, spec.num_heads, spec.pairs)) < 0.5
+        return DPE(window=1024, scales=GROUPS, mask=Grid(mask)).plan(spec, length)
+    if method == "dpe-groups":
+        return DPE(window=1024, scales=GROUPS).plan(spec, length)
+    return parse(method).plan(spec, length)
+
+
+def _engine(backend: str, plan: Plan, dtype: torch.dtype) -> Backend:
+    return choose(backend, plan, device=torch.device("cpu"), dtype=dtype)
+
+
+def _tensors(shape: str, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     heads, kv_heads, width = SHAPES[shape]
     generator = torch.Generator().manual_seed(0)
     query, key, value = (
         torch.randn(1, count, length, width, generator=generator).to(dtype) for count in (heads, kv_heads, kv_heads)
     )
-    plan = parse(method).plan(spec, max(2 * TRAINED, length))
-    engine = BACKENDS.get(backend)
-    inputs = Inputs(query, key, value, width**-0.5)
+    return query, key, value
+
+
+def _stock_tables(spec: RotarySpec, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     cos, sin = rotation(torch.arange(length, dtype=torch.float64)[:, None], spec.table.theta())
-    cos, sin = (torch.cat((t, t), -1)[None].to(dtype) for t in (cos, sin))
+    return torch.cat((cos, cos), -1)[None].to(dtype), torch.cat((sin, sin), -1)[None].to(dtype)
+
+
+def _difference(ours: Tensor, inputs: Inputs, plan: Plan, spec: RotarySpec) -> float:
+    """Largest difference to the float64 reference over un-rotated keys."""
+    wanted, _ = choose("reference", plan, device=torch.device("cpu"), dtype=torch.float64).attend(inputs, plan, spec, 0)
+    return float((ours.float() - wanted.float()).abs().max())
+
+
+def prefill_case(method: str, shape: str, length: int, backend: str, dtype: torch.dtype) -> Case:
+    """Prefill under a method against stock: transformers' rotary in the model's dtype, then causal sdpa."""
+    spec = spec_of(shape)
+    query, key, value = _tensors(shape, length, dtype)
+    plan = plan_of(method, spec, max(2 * TRAINED, length))
+    engine = _engine(backend, plan, dtype)
+    inputs = Inputs(query, key, value, spec.head_dim**-0.5)
+    cos, sin = _stock_tables(spec, length, dtype)
 
     def run() -> Tensor:
         return engine.attend(inputs, plan, spec, 0)[0]
@@ -72,12 +114,16 @@ def prefill_case(method: str, shape: str, length: int, backend: str, dtype: torc
         return torch.nn.functional.scaled_dot_product_attention(q, k, value, is_causal=True, enable_gqa=True)
 
     def check() -> float:
-        """Largest difference to the float64 reference on the last queries."""
-        last = Inputs(query[:, :, -CHECKED:], key, value, width**-0.5)
-        wanted, _ = BACKENDS.get("reference").attend(last, plan, spec, 0)
-        return float((run()[:, :, -CHECKED:].float() - wanted.float()).abs().max())
+        last = replace(inputs, query=query[:, :, -CHECKED:])
+        return _difference(run()[:, :, -CHECKED:], last, plan, spec)
 
-    return Case(f"prefill/{method}", method, shape, length, run, baseline, check)
+    return Case(f"prefill/{method}", method, shape, length, engine.name, STOCK, run, baseline, check)
+
+
+def bands_case(method: str, shape: str, length: int, backend: str, dtype: torch.dtype) -> Case:
+    """Prefill under a method against the same backend with one band: what the bands cost."""
+    case, plain = (prefill_case(name, shape, length, backend, dtype) for name in (method, "none"))
+    return replace(case, name=f"bands/{method}", against="the same backend with one band", baseline=plain.run)
 
 
 def decode_case(method: str, shape: str, length: int, backend: str, dtype: torch.dtype, *, held: bool = True) -> Case:
@@ -87,20 +133,19 @@ def decode_case(method: str, shape: str, length: int, backend: str, dtype: torch
     in a step, without the projections. With held=False the cache holds un-rotated keys, all rotated at every step.
     """
     spec = spec_of(shape)
-    heads, kv_heads, width = SHAPES[shape]
-    generator = torch.Generator().manual_seed(0)
+    width = spec.head_dim
     total = length + STEPS
-    query, key, value = (
-        torch.randn(1, count, total, width, generator=generator).to(dtype) for count in (heads, kv_heads, kv_heads)
-    )
-    plan = parse(method).plan(spec, max(2 * TRAINED, total))
-    engine = BACKENDS.get(backend)
-    if engine.tables is None:
-        raise BackendError(f"backend {backend!r} takes no rotated keys; time its prefill")
-    cos, sin = rotation(torch.arange(total, dtype=torch.float64)[:, None], spec.table.theta())
-    cos, sin = (torch.cat((t, t), -1)[None].to(dtype) for t in (cos, sin))
-    past = key[:, :, :length]
-    cache = RotatedKeys(past, 1, plan, spec=spec, layer=0, origins=[0], tables=engine.tables)
+    query, key, value = _tensors(shape, total, dtype)
+    plan = plan_of(method, spec, max(2 * TRAINED, total))
+    engine = _engine(backend, plan, dtype)
+    reason = unsupported(plan) if engine.tables is not None else f"backend {backend!r} takes no rotated keys"
+    if held and reason is not None:
+        raise BackendError(f"{method}: {reason}; time it with --kind decode-unrotated")
+    cos, sin = _stock_tables(spec, total, dtype)
+    cache = None
+    if held:
+        assert engine.tables is not None
+        cache = RotatedKeys(key[:, :, :length], 1, plan, spec=spec, layer=0, origins=[0], tables=engine.tables)
     values, written = value.clone(), key.clone()
     turned = apply_rotary_pos_emb(key, key, cos, sin)[1]
 
@@ -108,7 +153,7 @@ def decode_case(method: str, shape: str, length: int, backend: str, dtype: torch
         here = slice(slot, slot + 1)
         values[:, :, here] = value[:, :, here]
         rotated = None
-        if held:
+        if cache is not None:
             cache.append(key[:, :, here])
             rotated = cache.part(slice(None), slice(0, slot + 1))
         else:
@@ -118,7 +163,8 @@ def decode_case(method: str, shape: str, length: int, backend: str, dtype: torch
         return engine.attend(inputs, plan, spec, 0)[0]
 
     def run() -> Tensor:
-        cache.crop(cache.length - length)
+        if cache is not None:
+            cache.crop(cache.length - length)
         return torch.cat([step(slot) for slot in range(length, total)], 2)
 
     def baseline() -> Tensor:
@@ -132,11 +178,25 @@ def decode_case(method: str, shape: str, length: int, backend: str, dtype: torch
         return torch.cat(found, 2)
 
     def check() -> float:
-        """Largest difference to the float64 reference over un-rotated keys."""
-        wanted, _ = BACKENDS.get("reference").attend(
-            Inputs(query[:, :, length:], key, value, width**-0.5), plan, spec, 0
-        )
-        return float((run().float() - wanted.float()).abs().max())
+        return _difference(run(), Inputs(query[:, :, length:], key, value, width**-0.5), plan, spec)
 
     name = f"decode/{method}" if held else f"decode-unrotated/{method}"
-    return Case(name, method, shape, length, run, baseline, check)
+    return Case(name, method, shape, length, engine.name, STOCK, run, baseline, check)
+
+
+def authors_case(method: str, shape: str, length: int, backend: str, dtype: torch.dtype) -> Case:
+    """What decoding costs the way the authors of DPE do it, against stock: the whole cache is rotated at every step."""
+    case = decode_case("dpe-groups", shape, length, backend, dtype)
+    spec = spec_of(shape)
+    query, key, value = _tensors(shape, length + STEPS, dtype)
+    plan = plan_of("dpe-groups", spec, max(2 * TRAINED, length + STEPS))
+    steps = range(length + 1, length + STEPS + 1)
+
+    def run() -> Tensor:
+        found = [authors_decode(query[:, :, n - 1 : n], key[:, :, :n], value[:, :, :n], plan, spec) for n in steps]
+        return torch.cat(found, 2)
+
+    def check() -> float:
+        return _difference(run(), Inputs(query[:, :, length:], key, value, spec.head_dim**-0.5), plan, spec)
+
+    return replace(case, name="decode-authors/dpe-groups", backend="authors' data flow", run=run, check=check)

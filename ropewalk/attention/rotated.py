@@ -226,8 +226,8 @@ class RotatedKeys:
         return turned
 
     def _rotate(self, keys: Tensor, to: PositionMap, positions: range, back: bool) -> Tensor:
+        if not back:
+            return self._tables.turn(keys, to, self.plan, self.layer, positions, self.spec)
         cos, sin = self._tables.get(to, self.plan, self.layer, positions, keys.device)
-        if back:  # undoes the attention scaling, which cos and sin carry, as well
-            square = self.plan.table.attention_scaling**2
-            cos, sin = cos / square, -sin / square
-        return rotate(keys, cos, sin, self.spec)
+        square = self.plan.table.attention_scaling**2  # cos and sin carry the attention scaling; it is undone as well
+        return rotate(keys, cos / square, -sin / square, self.spec)

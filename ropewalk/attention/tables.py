@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ropewalk.plan import Plan, PositionMap
-from ropewalk.rotary import FrequencyTable, rotation
+from ropewalk.rotary import FrequencyTable, RotarySpec, rotate, rotation
 
 KEPT = 64  # tables; a model needs one per distinct map and frequency table, two or three for most methods
 LARGEST = 2**26  # numbers; larger tables (one per head) are built anew for every layer
@@ -23,7 +23,7 @@ class Tables:
         return self  # the copy of a cache that refers to them asks for the same numbers
 
     def __reduce__(self) -> tuple[type["Tables"], tuple[()]]:
-        return Tables, ()  # a saved cache builds them anew
+        return type(self), ()  # a saved cache builds them anew
 
     def get(
         self, to: PositionMap, plan: Plan, layer: int, positions: Tensor | range, device: torch.device
@@ -46,6 +46,13 @@ class Tables:
             self._met[id(to), id(plan.table)] = met
         cos, sin = met[2]
         return cos[:, positions.start : positions.stop], sin[:, positions.start : positions.stop]
+
+    def turn(
+        self, x: Tensor, to: PositionMap, plan: Plan, layer: int, positions: Tensor | range, spec: RotarySpec
+    ) -> Tensor:
+        """Rotate x [B, H, T, D] by the positions [T] under a map."""
+        cos, sin = self.get(to, plan, layer, positions, x.device)
+        return rotate(x, cos, sin, spec)
 
     def _keep(self, to: PositionMap, plan: Plan, layer: int, stop: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """The kept table of a map, or a new one of at least `stop` positions."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ropewalk.errors import MethodError
 from ropewalk.methods import Method
+from ropewalk.models.heads import WHOLE, Share, own_heads
 from ropewalk.plan import Plan
 from ropewalk.rotary import RotarySpec
 
@@ -24,10 +25,12 @@ class Admission:
 
     Attributes:
         target_length: what a row that is not pinned may grow to, tokens.
+        share: of the query heads, that plans are for.
     """
 
-    def __init__(self, method: Method, spec: RotarySpec, target_length: int) -> None:
+    def __init__(self, method: Method, spec: RotarySpec, target_length: int, share: Share = WHOLE) -> None:
         self.method = method
+        self.share = share
         self.spec = spec
         self.target_length = target_length
         self._pins: list[int] | None = None
@@ -70,7 +73,7 @@ class Admission:
         """The plan of every row."""
         lengths = self.lengths(batch)
         for length in set(lengths) - self._plans.keys():
-            self._plans[length] = self.method.plan(self.spec, length)
+            self._plans[length] = own_heads(self.method.plan(self.spec, length), self.share)
         return [self._plans[length] for length in lengths]
 
     def limits(self, batch: int) -> list[int] | None:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from ropewalk.errors import ModelError
+from ropewalk.models.heads import WHOLE, Share, share_of
 from ropewalk.models.probe import Capture, LayoutError, RotaryKey, Rotation, read_rotation
 from ropewalk.models.seam import Seam, find_rotaries, name_of
 from ropewalk.models.spec import pretrained_length, rope_parameters, scaling_of
@@ -51,12 +52,18 @@ class RotaryColumns:
 
 @dataclass(frozen=True)
 class Census:
-    """Everything that the probe found; `spec` is the one of the full-attention layers."""
+    """Everything that the probe found.
+
+    Attributes:
+        spec: of the full-attention layers, with the heads of all processes that the model may be split over.
+        share: of these heads, that this process has.
+    """
 
     spec: RotarySpec
     layers: tuple[Layer, ...]
     columns: dict[RotaryKey, RotaryColumns]
     rotary: RotaryKey
+    share: Share = WHOLE
 
 
 @contextmanager
@@ -117,7 +124,8 @@ def take_census(seam: Seam, pretrained: int | None = None) -> Census:
         layer_kinds=tuple(layer.kind for layer in layers),
         scaling=scaling,
     )
-    return Census(spec, tuple(layers), columns, first.rotation.rotary)
+    heads = next(capture["as-is"].query.shape[0] for capture in records.captures.values())
+    return Census(spec, tuple(layers), columns, first.rotation.rotary, share_of(model, heads))
 
 
 def refuse_by_family(model: PreTrainedModel) -> None:
@@ -176,9 +184,10 @@ def _layer(
         raise ModelError(f"{name_of(model)} cannot be extended: {error}") from error
     seen = captures["as-is"]
     heads, head_dim = seen.query.shape
+    _, ranks = share_of(model, heads)
     window = seen.window
     if rotation is None:
-        spec = replace(_spec(head_dim, heads, len(seen.key), length, (0.0,)), bidirectional=seen.ahead)
+        spec = replace(_spec(head_dim, heads * ranks, len(seen.key) * ranks, length, (0.0,)), bidirectional=seen.ahead)
         return Layer("none", spec, None, window)
     of = columns[rotation.rotary]
     pairs = [of.pairs[column] for column in rotation.columns]
@@ -189,7 +198,7 @@ def _layer(
     if pairs != expected or count != len(of.inv_freq):
         raise ModelError(f"{name_of(model)} cannot be extended: its rotary pairs are in an order that is not known")
     spec = replace(
-        _spec(head_dim, heads, len(seen.key), length, of.inv_freq),
+        _spec(head_dim, heads * ranks, len(seen.key) * ranks, length, of.inv_freq),
         layout=rotation.layout,
         rotary_start=rotation.start,
         attention_scaling=of.attention_scaling,

@@ -157,7 +157,7 @@ class Extension:
         if takes_attention:
             self.backend = choose(backend, self.plan, device=model.device, dtype=model.dtype).name
         self._seam = seam
-        self._admission = Admission(method, self.spec, target_length)
+        self._admission = Admission(method, self.spec, target_length, census.share)
         self._overrides: list[Override] = []
         self._hooks: list[RemovableHandle] = []
         self.left_plain: dict[str, None] = {}

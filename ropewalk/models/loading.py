@@ -18,6 +18,7 @@ __all__ = [
     "check_memory",
     "load_config",
     "load_model",
+    "load_network",
     "load_tokenizer",
     "required_memory",
 ]
@@ -44,13 +45,30 @@ def load_model(
         ModelError: the source is not there, cannot be read, lacks weights, or does not fit.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     place = locate(source)
     if target_length is not None:
         described = _config(source, place) if config is None else config
         check_memory(described, target_length, dtype or described.get_text_config().dtype or torch.float32)
     tokenizer = _tokenizer(source, place, config)
+    return load_network(source, dtype=dtype, config=config, device=device), tokenizer
+
+
+def load_network(
+    source: str,
+    *,
+    dtype: "torch.dtype | None" = None,
+    config: "PretrainedConfig | None" = None,
+    device: str = "cpu",
+) -> "PreTrainedModel":
+    """The model of `load_model` alone; it needs no tokenizer.
+
+    Raises:
+        ModelError: the source is not there, cannot be read, or lacks weights.
+    """
+    from transformers import AutoModelForCausalLM
+
+    place = locate(source)
     with _readable(source):
         model, report = AutoModelForCausalLM.from_pretrained(
             place, config=config, dtype=dtype or "auto", output_loading_info=True
@@ -60,7 +78,7 @@ def load_model(
         raise ModelError(f"{source} lacks {len(missing)} weights ({missing[0]}, ...); give a complete checkpoint")
     if device != "cpu":  # where it is loaded
         model.to(device)
-    return model.eval(), tokenizer
+    return model.eval()
 
 
 def accelerator() -> str:

@@ -3,6 +3,7 @@
 from ropewalk.train.collator import Example, collate
 from ropewalk.train.discretise import Discretised, discretise
 from ropewalk.train.network import Network
+from ropewalk.train.packs import Mixed
 from ropewalk.train.positions import SAMPLERS, Drawn, Sampler
 from ropewalk.train.published import read_published
 from ropewalk.train.samplers import E2LLM, Clex, Contiguous, PoSE, RandPos
@@ -15,6 +16,7 @@ __all__ = [
     "Discretised",
     "Drawn",
     "Example",
+    "Mixed",
     "Network",
     "PoSE",
     "RandPos",

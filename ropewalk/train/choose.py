@@ -6,6 +6,7 @@ from dataclasses import replace
 from ropewalk.errors import TrainingError
 from ropewalk.methods import CLEX, Method
 from ropewalk.rotary import RotarySpec
+from ropewalk.train.packs import Mixed
 from ropewalk.train.positions import SAMPLERS, Sampler
 from ropewalk.train.samplers import E2LLM, Clex, Contiguous, PoSE, RandPos
 
@@ -28,7 +29,15 @@ def method_for(method: Method, spec: RotarySpec, target_length: int) -> Method:
     return method
 
 
-def sampler_for(name: str | None, method: Method, spec: RotarySpec, target_length: int, *, chunks: int = 2) -> Sampler:
+def sampler_for(
+    name: str | None,
+    method: Method,
+    spec: RotarySpec,
+    target_length: int,
+    *,
+    chunks: int = 2,
+    short: float = 0.3,
+) -> Sampler:
     """The sampler of this name, or the one that goes with the method: `clex` with clex, else `contiguous`.
 
     Raises:
@@ -50,6 +59,7 @@ def sampler_for(name: str | None, method: Method, spec: RotarySpec, target_lengt
         Contiguous: Contiguous(),
         PoSE: PoSE(target_length=target_length, chunks=chunks),
         RandPos: RandPos(target_length=target_length),
+        Mixed: Mixed(pretrained_length=trained, target_length=target_length, short=short),
         E2LLM: E2LLM(pretrained_length=trained, max_scale=max(1, math.ceil(target_length / trained))),
     }
     if isinstance(method, CLEX):

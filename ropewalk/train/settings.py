@@ -90,6 +90,10 @@ class Settings(RunSettings):
         network_rate: learning rate of the network of CLEX. Adam's step moves ln theta at T by up to about
             rate x hidden x (T - 1), so that 1e-3 reorders pairs within ten steps; 2e-5 is the authors'.
         network_only: train the network of CLEX and leave the model's weights as they are.
+        lora: rank of low-rank updates (arXiv 2106.09685) that are trained in place of the model's weights, and merged
+            into them at the end; 0 trains the weights themselves.
+        lora_alpha: the updates are scaled by lora_alpha / lora.
+        lora_targets: names of the linear layers that have updates, joined by commas, or "all-linear".
         clip: norm that the gradients of the model's weights are clipped to, and apart from them those of the network,
             which are up to 2e5 times as large: together, they would silence the model.
         amplification: hidden units of the network per rotary dimension.
@@ -99,9 +103,17 @@ class Settings(RunSettings):
     positions: str
     network_rate: float = 2e-5
     network_only: bool = False
+    lora: int = 0
+    lora_alpha: float = 16.0
+    lora_targets: str = "all-linear"
     amplification: int = 1
     checkpointing: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_positive("network_rate")
+        for name in ("network_rate", "lora_alpha"):
+            self.require_positive(name)
+        if self.lora < 0:
+            raise TrainingError(f"lora must be a rank of 1 or more, or 0 for none, got {self.lora}")
+        if self.lora and self.network_only:
+            raise TrainingError("network_only leaves the model as it is, and lora changes it; take one of them")

@@ -2,12 +2,22 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ropewalk.attention.edges import edges
+from ropewalk.attention.build import missing
+from ropewalk.attention.compiled import NOWHERE, numbers
 from ropewalk.plan import Region
+
+
+def edges(regions, total, new, positions=None) -> torch.Tensor:
+    reason = missing(torch.float32)
+    if reason is not None:
+        pytest.skip(reason)
+    flat = [number for region in regions for number in numbers(region)]
+    return torch.ops.ropewalk.edges(flat, total, new, NOWHERE if positions is None else positions)
 
 
 @st.composite

@@ -43,16 +43,13 @@ def test_eval_longembed_answers_with_one_json_object(run: Run, embedders: Path, 
     assert "queries to measure" in done.stderr
 
 
-def test_eval_longembed_goes_on_and_prints_a_table(call: Call, embedders: Path, store: Path) -> None:
+def test_eval_longembed_prints_a_table(call: Call, embedders: Path, store: Path) -> None:
     given = ("--model", embedders / "encoder", "--pooling", "mean", "--lengths", "64", "--store", store)
     given = (*given, "--samples", 3, "--candidates", 4, "--no-controls")
     code, out, err = call("eval", "longembed-needle", *given)
     assert code == 0, err
     assert "3 of 3 queries measured now" in err
     assert "accuracy@1" in out and "nDCG@10" in out and "longembed-needle" in out
-    code, _, err = call("eval", "longembed-needle", *given)
-    assert code == 0, err
-    assert "0 of 3 queries measured now" in err
 
 
 @pytest.mark.parametrize(
@@ -61,38 +58,34 @@ def test_eval_longembed_goes_on_and_prints_a_table(call: Call, embedders: Path, 
         (("longembed", "needle"), "some ask an embedding model and some a language model"),
         (("longembed-nedle",), "did you mean 'longembed-needle'"),
         (("longembed", "--method", "grouped-position"), "did you mean 'grouped-positions'"),
-        (("longembed", "--lengths", "10"), "ask for a longer one"),
         (("longembed", "--workers", "2"), "longembed runs in one process"),
-        (("longembed", "--samples", "9", "--candidates", "4"), "with 9 queries in 4 documents"),
+        (("longembed", "--samples", "9", "--candidates", "4"), "9 queries in 4 documents"),
         (("needle", "--candidates", "4"), "are for longembed"),
     ],
 )
 def test_eval_longembed_refuses_in_one_line(
     arguments: tuple[str, ...], message: str, call: Call, embedders: Path, store: Path
 ) -> None:
-    given = () if "--lengths" in arguments else ("--lengths", "64")
-    code, out, err = call("eval", *arguments, *given, "--model", embedders / "pipeline", "--store", store)
+    code, out, err = call("eval", *arguments, "--lengths", "64", "--model", embedders / "pipeline", "--store", store)
     last = err.strip().splitlines()[-1]
     assert (code, out) == (2, "")
     assert last.startswith("error: ") and message in last
 
 
-@pytest.mark.parametrize("name", ["encoder", "nowhere"])
-def test_a_model_that_is_no_embedder_is_refused(name: str, call: Call, embedders: Path, store: Path) -> None:
-    code, _, err = call("eval", "longembed", "--lengths", "64", "--model", embedders / name, "--store", store)
+def test_a_model_that_is_no_embedder_is_refused(call: Call, embedders: Path, store: Path) -> None:
+    code, _, err = call("eval", "longembed", "--lengths", "64", "--model", embedders / "encoder", "--store", store)
     assert code == 2
-    wanted = {"encoder": "pooling", "nowhere": "no folder at"}[name]
-    assert wanted in err.strip().splitlines()[-1]
+    assert "is no saved pipeline; say how its states become one embedding" in err.strip().splitlines()[-1]
 
 
 def test_mteb_scores_a_folder_of_ones_own(run: Run, embedders: Path, store: Path, tmp_path: Path) -> None:
     folder = tmp_path / "letters"
     (folder / "qrels").mkdir(parents=True)
-    texts = ["the sky is blue " * 20 + word for word in ("honey", "piano", "coffee")]
+    texts = ["the sky is blue " * 20 + word for word in ("coffee", "piano", "honey")]  # MTEB takes the last of equals
     records = [json.dumps({"_id": f"d{index}", "text": text}) for index, text in enumerate(texts)]
     (folder / "corpus.jsonl").write_text("\n".join(records))
     (folder / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "coffee"}))
-    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td2\t1\n")
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td0\t1\n")
     methods = ("--method", "none", "--method", METHOD, "--target-length", "120")
     done = run("mteb", "--data", folder, "--model", embedders / "pipeline", *methods, "--store", store, "--json")
     assert done.returncode == 0, done.stderr

@@ -23,11 +23,12 @@ def vllm(monkeypatch, tmp_path):
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(front, "installed", lambda: front.Engine("vllm", "0.32.0"))
+    monkeypatch.setattr(os, "execv", lambda *words: pytest.fail(f"started {words}"))
     return program
 
 
 def dry(call: Call, *words) -> dict:
-    code, told, err = call("serve", *words, "--port", free_port(), "--dry-run", "--json")
+    code, told, err = call("serve", "--port", free_port(), "--dry-run", "--json", *words)
     assert code == 0, err
     return json.loads(told) | {"told": err}
 

@@ -1,49 +1,13 @@
-"""Documents are read or refused with the line; sequences are a function of the seed and their index."""
-
-import json
+"""Sequences are a function of the seed and their index, and every piece comes once an epoch."""
 
 import numpy as np
 import pytest
 
 from ropewalk.errors import TrainingError
-from ropewalk.train.data import Sequences, read_documents
+from ropewalk.train.data import Sequences
 from ropewalk.train.samplers import Contiguous, PoSE
 
 DOCUMENTS = [np.arange(100), np.arange(1000, 1017), np.arange(2000, 2045)]
-
-
-def tokenizer(text: str, verbose: bool) -> dict[str, list[int]]:
-    """One token a character."""
-    return {"input_ids": [ord(character) for character in text]}
-
-
-def test_text_and_lines_become_documents(tmp_path) -> None:
-    (tmp_path / "a.txt").write_text("héllo")
-    lines = [{"text": "ab"}, {"ids": [5, 6, 7]}]
-    (tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    found = read_documents([str(tmp_path / "a.txt"), str(tmp_path / "b.jsonl")], tokenizer)
-    assert [one.tolist() for one in found] == [[104, 233, 108, 108, 111], [97, 98], [5, 6, 7]]
-
-
-@pytest.mark.parametrize("line", ["{", "3", '{"words": "x"}', '{"text": 3}', '{"ids": "x", "text": null}'])
-def test_line_that_is_no_document_is_refused_with_its_number(tmp_path, line) -> None:
-    path = tmp_path / "b.jsonl"
-    path.write_text('{"text": "ab"}\n' + line)
-    with pytest.raises(TrainingError, match=r"b\.jsonl', line 2: "):
-        read_documents([str(path)], tokenizer)
-
-
-@pytest.mark.parametrize("ids", [[[1, 2]], [1.5]])
-def test_ids_that_are_no_list_of_whole_numbers_are_refused(tmp_path, ids) -> None:
-    (tmp_path / "b.jsonl").write_text(json.dumps({"ids": ids}))
-    with pytest.raises(TrainingError, match="one list of whole numbers"):
-        read_documents([str(tmp_path / "b.jsonl")], tokenizer)
-
-
-def test_missing_file_is_refused(tmp_path) -> None:
-    for name in ("none.jsonl", "none.txt", "none.parquet"):
-        with pytest.raises(TrainingError, match="none"):
-            read_documents([str(tmp_path / name)], tokenizer)
 
 
 def test_every_piece_comes_once_an_epoch_in_an_order_of_the_epoch() -> None:

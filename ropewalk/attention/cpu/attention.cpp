@@ -5,6 +5,7 @@
 #include <torch/library.h>
 
 #include "decode.h"
+#include "edges.h"
 #include "prefill.h"
 
 namespace ropewalk {
@@ -26,7 +27,7 @@ Tables tables_of(TensorList all, TensorList masks, size_t i) {
 template <typename T>
 void run(const Tensor& query, TensorList keys, const Tensor& value, at::IntArrayRef first, TensorList key_tables,
          TensorList key_masks, TensorList query_tables, TensorList query_masks, at::IntArrayRef key_of,
-         at::IntArrayRef query_of, const Tensor& edges, double scale, double softcap, const Tensor& factors,
+         at::IntArrayRef query_of, const Tensor& seen, double scale, double softcap, const Tensor& factors,
          const Tensor& sinks, int64_t start, bool interleaved, Tensor& output, Tensor& lse) {
   const int64_t width = query.size(3), unit = std::is_same_v<T, BFloat16> ? 32 : 16;
   const int64_t pairs = query_tables[0].numel() == 0 ? 0 : query_tables[0].size(-1);
@@ -60,7 +61,7 @@ void run(const Tensor& query, TensorList keys, const Tensor& value, at::IntArray
   }
   for (size_t i = 0; i < query_masks.size(); ++i) p.maps.push_back(tables_of(query_tables, query_masks, i));
   for (size_t i = 0; i < key_of.size(); ++i) {
-    const int32_t* edge = edges.const_data_ptr<int32_t>() + 2 * i * p.queries;
+    const int32_t* edge = seen.const_data_ptr<int32_t>() + 2 * i * p.queries;
     p.bands.push_back({edge, edge + p.queries, key_of[i], query_of[i]});
   }
   is_few(p) ? decode(p) : prefill(p);
@@ -69,16 +70,41 @@ void run(const Tensor& query, TensorList keys, const Tensor& value, at::IntArray
 std::tuple<Tensor, Tensor> attend(const Tensor& query, TensorList keys, const Tensor& value, at::IntArrayRef first,
                                   TensorList key_tables, TensorList key_masks, TensorList query_tables,
                                   TensorList query_masks, at::IntArrayRef key_of, at::IntArrayRef query_of,
-                                  const Tensor& edges, double scale, double softcap, const Tensor& factors,
-                                  const Tensor& sinks, int64_t start, bool interleaved) {
-  TORCH_CHECK(query.stride(3) == 1 && value.stride(3) == 1 && edges.is_contiguous(), "rows must be dense");
+                                  at::IntArrayRef regions, const Tensor& positions, double scale, double softcap,
+                                  const Tensor& factors, const Tensor& sinks, int64_t start, bool interleaved) {
+  TORCH_CHECK(query.stride(3) == 1 && value.stride(3) == 1 && positions.is_contiguous(), "rows must be dense");
   for (const Tensor& key : keys) TORCH_CHECK(key.stride(3) == 1 && key.size(3) == query.size(3), "rows must be dense");
   Tensor output = at::empty({query.size(0), query.size(2), query.size(1), value.size(3)}, query.options());
   Tensor lse = at::empty({query.size(0), query.size(1), query.size(2)}, query.options().dtype(at::kFloat));
+  const Tensor seen = edges(regions, value.size(2), query.size(2), positions);
   const auto go = query.scalar_type() == at::kBFloat16 ? run<BFloat16> : run<float>;
-  go(query, keys, value, first, key_tables, key_masks, query_tables, query_masks, key_of, query_of, edges, scale,
+  go(query, keys, value, first, key_tables, key_masks, query_tables, query_masks, key_of, query_of, seen, scale,
      softcap, factors, sinks, start, interleaved, output, lse);
   return {output.transpose(1, 2), lse};
+}
+
+template <typename T>
+void turn_rows(const Tensor& x, const Tables& tables, const Layout& layout, Tensor& output) {
+  const int64_t heads = x.size(1), tokens = x.size(2);
+  at::parallel_for(0, x.size(0) * heads * tokens, 1024, [&](int64_t from, int64_t to) {
+    Turner<T> turner(layout);
+    for (int64_t i = from; i < to; ++i) {
+      const int64_t b = i / tokens / heads, h = i / tokens % heads, t = i % tokens;
+      const T* row = x.const_data_ptr<T>() + b * x.stride(0) + h * x.stride(1) + t * x.stride(2);
+      turner.turn(row, output.data_ptr<T>() + i * layout.width, tables, t, h);
+    }
+  });
+}
+
+// Rows [B, H, T, D] turned by the angles of T positions, [1, T, pairs]; D a multiple of 16.
+Tensor turn(const Tensor& x, const Tensor& cos, const Tensor& sin, int64_t start, bool interleaved) {
+  TORCH_CHECK(x.stride(3) == 1 && x.size(3) % 16 == 0, "rows must be dense");
+  TORCH_CHECK(cos.is_contiguous() && sin.is_contiguous(), "tables must be dense");
+  Tensor output = at::empty(x.sizes(), x.options());
+  const Layout layout{x.size(3), x.size(3), start, cos.size(-1), interleaved};
+  const auto go = x.scalar_type() == at::kBFloat16 ? turn_rows<BFloat16> : turn_rows<float>;
+  go(x, {numbers(cos), numbers(sin)}, layout, output);
+  return output;
 }
 
 // Whether torch's matrix kernel multiplies packed bfloat16 here.
@@ -90,9 +116,15 @@ bool packs_bfloat16() { return at::native::cpublas::could_pack(at::kBFloat16); }
 TORCH_LIBRARY(ropewalk, m) {
   m.def(
       "attend(Tensor query, Tensor[] keys, Tensor value, int[] first, Tensor[] key_tables, Tensor[] key_masks, "
-      "Tensor[] query_tables, Tensor[] query_masks, int[] key_of, int[] query_of, Tensor edges, float scale, "
-      "float softcap, Tensor factors, Tensor sinks, int start, bool interleaved) -> (Tensor, Tensor)");
+      "Tensor[] query_tables, Tensor[] query_masks, int[] key_of, int[] query_of, int[] regions, Tensor positions, "
+      "float scale, float softcap, Tensor factors, Tensor sinks, int start, bool interleaved) -> (Tensor, Tensor)");
+  m.def("edges(int[] regions, int keys, int queries, Tensor positions) -> Tensor");
+  m.def("turn(Tensor x, Tensor cos, Tensor sin, int start, bool interleaved) -> Tensor");
   m.def("packs_bfloat16() -> bool", &ropewalk::packs_bfloat16);
 }
 
-TORCH_LIBRARY_IMPL(ropewalk, CPU, m) { m.impl("attend", &ropewalk::attend); }
+TORCH_LIBRARY_IMPL(ropewalk, CPU, m) {
+  m.impl("attend", &ropewalk::attend);
+  m.impl("edges", &ropewalk::edges);
+  m.impl("turn", &ropewalk::turn);
+}

@@ -1,14 +1,11 @@
 """An embedding model that searches are measured on, one method after another."""
 
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 import ropewalk
 from ropewalk.errors import EvaluationError
@@ -16,6 +13,7 @@ from ropewalk.evaluate import corpus as corpora
 from ropewalk.evaluate.bench import device_name, versions
 from ropewalk.evaluate.bm25 import bm25
 from ropewalk.evaluate.embedding.identity import pipeline_sha256, read_limit, resolved, setting_sha256
+from ropewalk.evaluate.embedding.pipeline import Report, prompts_of, similarities, template_of
 from ropewalk.evaluate.embedding.ranking import accuracy_at_1, ndcg_at_10, ranks
 from ropewalk.evaluate.embedding.sets import CANDIDATES, QUERIES, RETRIEVAL, RetrievalSet
 from ropewalk.evaluate.fingerprint import tokenizer_sha256
@@ -30,11 +28,6 @@ if TYPE_CHECKING:
 STOCK = "none"
 BM25 = "bm25"
 METRIC = "accuracy@1"
-# Tokens that are read together: what a batch of short texts holds, and one text that is longer than that.
-BATCH_TOKENS = 8192
-
-# Called with the fraction of the documents that are read.
-Report = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -53,6 +46,14 @@ class Setup:
     pooling: str | None = None
     queries: int = QUERIES
     candidates: int = CANDIDATES
+
+    def __post_init__(self) -> None:
+        """Raise EvaluationError for more queries than documents."""
+        if not 1 <= self.queries <= self.candidates:
+            raise EvaluationError(
+                f"{self.queries} queries in {self.candidates} documents: every query has one of its own; ask for "
+                "1 query or more, and no more than documents"
+            )
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class EmbeddingBench:
         self.network = inner_model(model)
         self.limit = read_limit(model)
         self._hashes = (pipeline_sha256(model), tokenizer_sha256(model.tokenizer))
-        self._template = _template(model)
+        self._template = template_of(model)
         self._set: tuple[tuple[str, int, int], RetrievalSet] | None = None
         # (method, target length) -> resolved, hash of what it does, backend: known once it was attached.
         self._known: dict[tuple[str, int], tuple[str, str, str]] = {}
@@ -215,52 +216,3 @@ class EmbeddingBench:
             self.model, search.method, target_length=search.target_length, backend=self.setup.backend, verify=verify
         ) as extension:
             yield extension
-
-
-def similarities(
-    model: "SentenceTransformer", queries: Sequence[str], documents: Sequence[str], *, tokens: int, report: Report
-) -> np.ndarray:
-    """How alike queries and documents are, by the model's own measure (cosine for most).
-
-    Args:
-        tokens: of the longest document.
-
-    Returns:
-        [queries, documents] float32.
-
-    Raises:
-        EvaluationError: an empty text, or an embedding that is not finite.
-    """
-    for kind, texts in (("query", queries), ("document", documents)):
-        empty = [index for index, text in enumerate(texts) if not text.strip()]
-        if empty:
-            raise EvaluationError(f"{kind} {empty[0]} is empty, and nothing can be found by it; leave it out")
-    batch = max(1, BATCH_TOKENS // tokens)
-    asked = model.encode_query(list(queries), show_progress_bar=False, convert_to_tensor=True)
-    read = []
-    for first in range(0, len(documents), batch):
-        texts = list(documents[first : first + batch])
-        read.append(
-            model.encode_document(texts, batch_size=batch, show_progress_bar=False, convert_to_tensor=True).float()
-        )
-        report((first + len(texts)) / len(documents))
-    import torch
-
-    found: np.ndarray = model.similarity(asked.float(), torch.cat(read)).cpu().numpy()
-    if not np.isfinite(found).all():
-        raise EvaluationError("embeddings that are not finite numbers: the method does not fit this model or precision")
-    return found
-
-
-def prompts_of(model: "SentenceTransformer") -> tuple[str, str]:
-    """What the pipeline puts before a query and before a document, by the rules of its `encode_query` and
-    `encode_document`."""
-    named = {name: text or "" for name, text in model.prompts.items()}
-    default = named.get(model.default_prompt_name or "", "")
-    document = next((named[name] for name in ("document", "passage", "corpus") if name in named), default)
-    return named.get("query", default), document
-
-
-def _template(model: "SentenceTransformer") -> str:
-    prompts = prompts_of(model)
-    return json.dumps(prompts) if any(prompts) else ""

@@ -23,10 +23,11 @@ from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderW
 import ropewalk
 from ropewalk.errors import EvaluationError
 from ropewalk.evaluate.bench import device_name, versions
-from ropewalk.evaluate.embedding.bench import STOCK, prompts_of
+from ropewalk.evaluate.embedding.bench import STOCK
 from ropewalk.evaluate.embedding.collection import load_tasks
 from ropewalk.evaluate.embedding.identity import pipeline_sha256, read_limit, resolved, setting_sha256
 from ropewalk.evaluate.embedding.parts import Part, measure_of, parts
+from ropewalk.evaluate.embedding.pipeline import template_of
 from ropewalk.evaluate.fingerprint import tokenizer_sha256
 from ropewalk.evaluate.peak import Peak
 from ropewalk.evaluate.row import Key, Row
@@ -176,12 +177,11 @@ class _Runner:
 
     def _keys(self, part: Part, method: str) -> list[Key]:
         setting, does, backend, limit = self.known[method]
-        prompts = prompts_of(self.model)
         return [
             Key(
                 task=f"mteb/{part.task.metadata.name}",
                 protocol=f"mteb {version('mteb')}, {part.split}, {part.subset}, {part.metric}",
-                template=" | ".join(prompts) if any(prompts) else "",
+                template=template_of(self.model),
                 resolved=setting,
                 control="",
                 plan_sha256=does,

@@ -81,13 +81,12 @@ class RetrievalTask(ABC):
             prompt: what the model puts before every document; its tokens count.
 
         Raises:
-            EvaluationError: a length too short for a hidden sentence, more queries than documents, too many of them,
-                or an unknown corpus.
+            EvaluationError: a length too short for a hidden sentence, too many documents, or an unknown corpus.
         """
-        if not 1 <= queries <= candidates or candidates > self.most:
+        assert 1 <= queries <= candidates
+        if candidates > self.most:
             raise EvaluationError(
-                f"{self.name} with {queries} queries in {candidates} documents: give 1 query or more, no more than "
-                f"documents, and {self.most} documents at most"
+                f"{self.name} has sentences for {self.most} documents, got {candidates}; ask for that many at most"
             )
         rng = random.Random(f"{self.protocol} {seed}")
         statements = self.statements(rng, candidates)

@@ -5,7 +5,8 @@ import pytest
 
 from ropewalk.errors import EvaluationError, MethodError, ModelError
 from ropewalk.evaluate.compare import compare
-from ropewalk.evaluate.embedding.bench import EmbeddingBench, Setup, similarities
+from ropewalk.evaluate.embedding.bench import EmbeddingBench, Setup
+from ropewalk.evaluate.embedding.pipeline import similarities, template_of
 from ropewalk.evaluate.embedding.sets import RETRIEVAL
 from ropewalk.evaluate.embedding.sweep import list_searches, sweep
 from ropewalk.evaluate.row import results, scored_by
@@ -159,6 +160,12 @@ def test_lengths_are_refused_before_anything_is_measured(run, store) -> None:
         list_searches(["longembed-needle"], ["none"], [])
 
 
+@pytest.mark.parametrize("queries", [0, 9])
+def test_more_queries_than_documents_are_refused(queries) -> None:
+    with pytest.raises(EvaluationError, match=f"{queries} queries in 8 documents"):
+        Setup(queries=queries, candidates=8)
+
+
 def test_empty_texts_and_broken_embeddings_are_refused(embedder, monkeypatch) -> None:
     def ask(queries, documents):
         return similarities(embedder, queries, documents, tokens=16, report=lambda part: None)
@@ -172,3 +179,12 @@ def test_empty_texts_and_broken_embeddings_are_refused(embedder, monkeypatch) ->
     monkeypatch.setattr(weight, "data", weight.data * float("nan"))
     with pytest.raises(EvaluationError, match="not finite"):
         ask(["a"], ["b"])
+
+
+def test_prompts_stand_in_rows_and_count_as_tokens(embedder, run, monkeypatch) -> None:
+    assert template_of(embedder) == ""
+    monkeypatch.setattr(embedder, "prompts", {"query": "question ", "passage": "the sky "})
+    assert template_of(embedder) == '["question ", "the sky "]'
+    _, rows = run(["longembed-needle"], lengths=[100], controls=False)
+    assert rows[0].key.template == '["question ", "the sky "]'
+    assert max(row.reached for row in rows) <= 100
