@@ -72,7 +72,7 @@ def benchmark(
         for one in method:
             refuse_unknown(one)
 
-        from ropewalk.evaluate.embedding.benchmark import Step, run_mteb
+        from ropewalk.evaluate.mteb import Step, run_mteb
         from ropewalk.evaluate.row import results
         from ropewalk.evaluate.store import Store
         from ropewalk.evaluate.sweep import collect

@@ -13,7 +13,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from ropewalk.errors import ModelError
 from ropewalk.models.heads import WHOLE, Share, share_of
 from ropewalk.models.probe import Capture, LayoutError, RotaryKey, Rotation, read_rotation
-from ropewalk.models.seam import Seam, find_rotaries, name_of
+from ropewalk.models.seam import Seam, device_of, find_rotaries, name_of
 from ropewalk.models.spec import pretrained_length, rope_parameters, scaling_of
 from ropewalk.rotary import RotarySpec
 
@@ -83,7 +83,7 @@ def take_census(seam: Seam, pretrained: int | None = None) -> Census:
     """Probe an attached seam. Raises ModelError, naming the family, for a model that cannot be extended."""
     model = seam.model
     refuse_by_family(model)
-    token = torch.full((1, 1), model.config.get_text_config().vocab_size // 2, device=model.device)
+    token = torch.full((1, 1), model.config.get_text_config().vocab_size // 2, device=device_of(model))
     with quietly(model):
         try:
             records = seam.run_probes(lambda: model(input_ids=token, use_cache=False))

@@ -18,7 +18,7 @@ from ropewalk.models.describe import OWN, describe
 from ropewalk.models.executors import Banded, table_rotary
 from ropewalk.models.identity import Comparison, verify
 from ropewalk.models.override import Override
-from ropewalk.models.seam import Seam, name_of
+from ropewalk.models.seam import Seam, device_of, name_of
 from ropewalk.rotary import RotarySpec
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def extend(
         )
     plan = filled.plan(spec, target)
     if plan.takes_attention or backend != "auto":
-        choose(backend, plan, device=model.device, dtype=model.dtype)
+        choose(backend, plan, device=device_of(model), dtype=model.dtype)
     return Extension(model, chosen, filled, target, census, comparison, seam, backend)
 
 
@@ -155,7 +155,7 @@ class Extension:
         self.backend = OWN
         self.asked_backend = backend
         if takes_attention:
-            self.backend = choose(backend, self.plan, device=model.device, dtype=model.dtype).name
+            self.backend = choose(backend, self.plan, device=device_of(model), dtype=model.dtype).name
         self._seam = seam
         self._admission = Admission(method, self.spec, target_length, census.share)
         self._overrides: list[Override] = []

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from ropewalk.errors import ModelError
 from ropewalk.models.census import Census, Layer, quietly
 from ropewalk.models.mask import POSITION, dense_mask
-from ropewalk.models.seam import Call, Seam, name_of
+from ropewalk.models.seam import Call, Seam, device_of, name_of
 from ropewalk.rotary import RotarySpec
 
 TOLERANCE = {torch.float32: 0.0, torch.float64: 0.0}  # bit-equal; other dtypes below
@@ -86,7 +86,7 @@ def run(model: PreTrainedModel, spec: RotarySpec) -> Tensor:
     """
     vocabulary = model.config.get_text_config().vocab_size
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(1, vocabulary, (2, 12), generator=generator).to(model.device)
+    ids = torch.randint(1, vocabulary, (2, 12), generator=generator).to(device_of(model))
     visible = torch.ones_like(ids)
     if model.dtype != torch.float64:  # transformers' own eager mask overflows on rows of padding there
         visible[1, :4] = 0

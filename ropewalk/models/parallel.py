@@ -24,7 +24,7 @@ from ropewalk.models.executors import Banded
 from ropewalk.models.huggingface import Extension
 from ropewalk.models.identity import ROUNDED
 from ropewalk.models.mask import position_mask, sequences, window_of
-from ropewalk.models.seam import Call, name_of
+from ropewalk.models.seam import Call, device_of, name_of
 from ropewalk.models.split import Split
 
 CUT = ("input_ids", "inputs_embeds", "attention_mask", "position_ids")  # what a forward is given for each token
@@ -222,7 +222,7 @@ def _short_logits(extension: Extension, ranks: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(1, model.config.get_text_config().vocab_size, (1, length), generator=generator)
     with quietly(model):
-        found: Tensor = model(tokens.to(model.device), use_cache=False)[0]
+        found: Tensor = model(tokens.to(device_of(model)), use_cache=False)[0]
     return found
 
 

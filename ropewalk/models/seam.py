@@ -53,6 +53,12 @@ def name_of(model: nn.Module) -> str:
     return getattr(getattr(model, "config", None), "model_type", type(model).__name__)
 
 
+def device_of(model: PreTrainedModel) -> torch.device:
+    """Where a forward runs. Offloaded weights lie on no device between forwards (accelerate), rotary tables do."""
+    devices = [model.device, *(buffer.device for buffer in model.buffers())]
+    return next((device for device in devices if device.type != "meta"), model.device)
+
+
 class Seam:
     """The two cuts in one model, made by `attach` and undone by `detach`.
 

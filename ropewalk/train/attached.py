@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ropewalk.errors import MethodError, TrainingError
-from ropewalk.methods import CLEX, LongRoPE, Method, PI
+from ropewalk.methods import CLEX, LongRoPE, Method, PositionInterpolation
 from ropewalk.models.describe import OWN
 from ropewalk.models.huggingface import Extension, extend
 from ropewalk.rotary import RotarySpec
@@ -71,7 +71,7 @@ class Attached:
         if isinstance(self.held, Learned):
             return self.held.network.method()
         if isinstance(self.sampler, E2LLM):
-            return PI(factor=float(max(1, math.ceil(length / self.sampler.pretrained_length))))
+            return PositionInterpolation(factor=float(max(1, math.ceil(length / self.sampler.pretrained_length))))
         return self.method
 
     @contextlib.contextmanager

@@ -75,9 +75,7 @@ class Evaluation:
         assert self.tokenizer is not None
         scores: list[float] = []
         for index in range(self.needles):
-            document = task.build(
-                self.tokenizer, length, seed=document_seed(SEED, index), corpus=corpus.DEFAULT
-            )
+            document = task.build(self.tokenizer, length, seed=document_seed(SEED, index), corpus=corpus.DEFAULT)
             scores += task.measure(model, self.tokenizer, document, report=_silent).scores
         return float(np.mean(scores))
 
@@ -100,9 +98,7 @@ class Evaluate(TrainerCallback):
         self.attached = attached
         self.log = log
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any) -> None:
         if state.global_step % self.evaluation.every and state.global_step != state.max_steps:
             return
         model = self.attached.model
@@ -112,4 +108,6 @@ class Evaluate(TrainerCallback):
                 found = self.evaluation.measure(self.attached)
         finally:
             model.train()
+        due = control.should_log  # of the loss; a line of ours would cancel it
         self.log(found)
+        control.should_log = due

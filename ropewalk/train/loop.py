@@ -95,7 +95,9 @@ class Loop(OrderedTrainer):
         try:
             weights = safetensors.torch.load_file(file)
         except (OSError, safetensors.SafetensorError) as error:
-            raise TrainingError(f"cannot read the checkpoint {str(file)!r} ({error}); begin in another folder") from error
+            raise TrainingError(
+                f"cannot read the checkpoint {str(file)!r} ({error}); begin in another folder"
+            ) from error
         unknown = self.attached.model.load_state_dict(weights, strict=False).unexpected_keys
         if unknown:
             raise TrainingError(f"the checkpoint {str(file)!r} is of another model: it has {unknown[0]}")

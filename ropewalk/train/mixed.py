@@ -33,7 +33,7 @@ class MixedTables(RowTables):
                 f"target length of {target_length}"
             )
         both = [filled.table(self.spec, length) for length in (filled.original, target_length)]
-        self._theta = torch.stack([torch.tensor(one.inv_freq.array[0]) for one in both])
+        self._theta = torch.stack([one.theta() for one in both])
         self._scaling = torch.tensor([one.attention_scaling for one in both], dtype=torch.float64)
 
     def tables(self, time: Tensor) -> tuple[Tensor, Tensor]:

@@ -61,9 +61,7 @@ class MixedSequences:
         TrainingError: rows no longer than the window, no document as long as a row, or too few tokens for a pack.
     """
 
-    def __init__(
-        self, documents: Sequence[np.ndarray], sampler: Mixed, *, length: int, count: int, seed: int
-    ) -> None:
+    def __init__(self, documents: Sequence[np.ndarray], sampler: Mixed, *, length: int, count: int, seed: int) -> None:
         window = sampler.pretrained_length
         if length <= window:
             raise TrainingError(

@@ -10,13 +10,12 @@ import numpy as np
 from transformers import PreTrainedModel, TrainerCallback
 
 from ropewalk.errors import TrainingError
-from ropewalk.methods import CLEX, Method
+from ropewalk.methods import CLEX, Method, parse
 from ropewalk.models.sidecar import save
 from ropewalk.train.attached import Attached, attach
 from ropewalk.train.collator import collate
 from ropewalk.train.data import Sequences
 from ropewalk.train.evaluation import Evaluate, Evaluation
-from ropewalk.train.learned import Learned
 from ropewalk.train.loop import Log, Loop, is_trained, tensorboard
 from ropewalk.train.lora import adapted
 from ropewalk.train.packs import Mixed, MixedSequences
@@ -126,10 +125,11 @@ def train(
             for one, before in asked:
                 one.requires_grad_(before)
         trained = attached.trained(settings.target_length)
-    text = str(trained)
-    if isinstance(attached.held, Learned):
+    if isinstance(trained, CLEX):
         trained.to_profile(attached.spec, steps=settings.steps, length=settings.length).save(folder / NETWORK)
         text = f"clex:profile={folder / NETWORK}"
+    else:
+        text = _text(trained, attached, settings.target_length)
     if not settings.network_only:
         model.save_pretrained(folder)
     _save(attached, settings, folder)
@@ -149,6 +149,12 @@ def _require(model: PreTrainedModel, method: Method, documents: Sequence[np.ndar
     largest = max((int(one.max()) for one in documents if len(one)), default=0)
     if largest >= vocabulary:
         raise TrainingError(f"the data have the token id {largest}, the model has {vocabulary}; take ids of this model")
+
+
+def _text(method: Method, attached: Attached, target_length: int) -> str:
+    """The method with what the target filled in, where its text can say it; else as it was given."""
+    filled = method.resolve(attached.spec, target_length)
+    return str(filled) if parse(str(filled)) == filled else str(method)
 
 
 def _save(attached: Attached, settings: Settings, folder: Path) -> None:

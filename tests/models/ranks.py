@@ -1,6 +1,8 @@
 """What the processes of tests/models/test_parallel.py do: they share nothing with the test but the models' seed."""
 
+import datetime
 import json
+from functools import partial
 from pathlib import Path
 
 import safetensors.torch
@@ -11,7 +13,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 import ropewalk
 from ropewalk.errors import RopewalkError
-from ropewalk.models.parallel import SequenceParallel, sequence_parallel
+from ropewalk.models.parallel import sequence_parallel
 from tests.architectures import VOCABULARY, WORKS
 
 RANKS = 4
@@ -24,7 +26,7 @@ METHODS = (
     "self-extend",
     "rerope",
     "leaky-rerope",
-    "string",
+    "string+yarn:factor=4",
     "dca",
     "rerope:log_n=true",
     "dpe+yarn:factor=2",
@@ -64,7 +66,8 @@ def work(rank: int, folder: Path) -> None:
     """Run every case in one of the processes and write what it got."""
     torch.set_num_threads(1)
     rendezvous = f"file://{folder / 'rendezvous'}"
-    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=RANKS)
+    patience = datetime.timedelta(seconds=120)  # for a process that failed alone
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=RANKS, timeout=patience)
     pair = dist.new_group([0, 1])
     found: dict[str, Tensor] = {}
     with torch.no_grad():
@@ -120,7 +123,7 @@ def _refusals(rank: int) -> dict[str, str]:
             pass
 
     for family in MIXING:
-        note(family, lambda extension=extended(family, "dpe")[1]: enter(extension))
+        note(family, partial(enter, extended(family, "dpe")[1]))
     model = WORKS["llama"]()
     with ropewalk.extend(model, "yarn", target_length=TARGET, verify=False) as own:
         note("own attention", lambda: enter(own))
@@ -131,7 +134,6 @@ def _refusals(rank: int) -> dict[str, str]:
         note("nothing prefilled", lambda: parallel.gather(tokens))
         note("different texts", lambda: model(tokens + (rank == 2)))
         note("short", lambda: model(tokens[:, :7]))
-        note("long", lambda: model(torch.ones(1, TARGET + 1, dtype=torch.int64)))
         note("labels", lambda: model(tokens, labels=tokens))
         note("holes", lambda: model(tokens, attention_mask=mask.index_fill(1, torch.tensor([100]), 0)))
         note("documents", lambda: model(tokens, position_ids=positions % 50))
@@ -143,6 +145,9 @@ def _refusals(rank: int) -> dict[str, str]:
         note("other tokens", lambda: parallel.gather(tokens[:, :5]))
         with torch.enable_grad():
             note("gradients", lambda: model(tokens))
+    limited, short = extended("llama", "dynamic-ntk")
+    with sequence_parallel(short, verify=False):
+        note("long", lambda: limited(torch.ones(1, TARGET + 1, dtype=torch.int64)))
     note("window", _gather_windows)
     extension.remove()
     note("removed", lambda: enter(extension))

@@ -91,9 +91,7 @@ def test_documents_are_tokenised_once_and_again_after_a_change(tmp_path, cache) 
     assert len(list(cache.iterdir())) == 3
 
 
-@pytest.mark.parametrize(
-    "line", ["{", "3", '{"words": "x"}', '{"text": 3}', '{"ids": [1.5]}']
-)
+@pytest.mark.parametrize("line", ["{", "3", '{"words": "x"}', '{"text": 3}', '{"ids": [1.5]}'])
 def test_line_that_is_no_document_is_refused_with_its_number(tmp_path, line) -> None:
     path = tmp_path / "b.jsonl"
     path.write_text('{"text": "ab"}\n' + line)

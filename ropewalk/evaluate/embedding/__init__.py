@@ -1,1 +1,1 @@
-"""Evaluation of embedding models: LongEmbed's synthetic tasks, and the bridge to MTEB."""
+"""Evaluation of embedding models on LongEmbed's synthetic tasks."""

@@ -18,6 +18,7 @@ from ropewalk.models.export.buckets import Bucket, buckets
 from ropewalk.models.export.rope import Rope, express, stock_table, written
 from ropewalk.models.folder import fresh_folder
 from ropewalk.models.huggingface import Extension
+from ropewalk.models.seam import device_of
 
 CONFIG = "config.json"
 PROBE = 32  # tokens that are compared after reloading
@@ -135,7 +136,7 @@ def stock_difference(extension: Extension, exported: Exported) -> float:
     Loads the folder beside the extended model: the memory of both is needed.
     """
     model = extension.model
-    stock = AutoModelForCausalLM.from_pretrained(exported.folder, dtype=model.dtype).to(model.device)
+    stock = AutoModelForCausalLM.from_pretrained(exported.folder, dtype=model.dtype).to(device_of(model))
     vocabulary = model.config.vocab_size
     tokens = torch.randint(1, vocabulary, (1, min(PROBE, exported.length)), generator=torch.Generator().manual_seed(0))
     if extension.method.length_dependent:
@@ -150,5 +151,5 @@ def stock_difference(extension: Extension, exported: Exported) -> float:
 
 def _logits(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
     with quietly(model):
-        result: Any = model(tokens.to(model.device), use_cache=False)
+        result: Any = model(tokens.to(device_of(model)), use_cache=False)
     return result.logits.float()

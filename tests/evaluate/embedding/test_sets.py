@@ -26,9 +26,9 @@ def byte_tokenizer():
 
 def merging_tokenizer():
     """Tokens that reach across words, so that those of a text are fewer than those of its words."""
-    text = " ".join(corpus.paragraphs("sotu")[:200])
+    text = " ".join(corpus.paragraphs("sotu")[:40])
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.train_from_iterator([text, NOISE], trainers.BpeTrainer(vocab_size=2000, show_progress=False))
+    tokenizer.train_from_iterator([text, NOISE], trainers.BpeTrainer(vocab_size=600, show_progress=False))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 

@@ -163,11 +163,23 @@ def test_qwen_is_refused_what_it_cannot_say_and_told_the_nearest(qwen, tmp_path,
     assert attention == pytest.approx(table.attention_scaling, rel=1e-6)
 
 
-def test_method_that_depends_on_the_length_gives_one_file_for_each_bucket(llama, tmp_path) -> None:
-    spec, filled, files = exported(llama, tmp_path / "out", "dynamic-ntk")
-    assert [one.file.name for one in files] == ["tiny-ropewalk-256.gguf", "tiny-ropewalk-512.gguf"]
+BY_LENGTH = {
+    "dynamic-ntk": [256, 512],
+    "clex": [256, 512],
+    "clex:whole=false": [256, 512],
+    f"longrope:short={'/'.join(['1.5'] * PAIRS)},long={'/'.join(['3', '5'] * (PAIRS // 2))}": [128, 512],
+}
+
+
+@pytest.mark.parametrize("method", BY_LENGTH, ids=lambda method: method[:16])
+def test_method_that_depends_on_the_length_gives_one_file_for_each_bucket(llama, tmp_path, method) -> None:
+    spec, filled, files = exported(llama, tmp_path / "out", method)
+    assert [one.file.name for one in files] == [f"tiny-ropewalk-{length}.gguf" for length in BY_LENGTH[method]]
     for one in files:
-        assert as_llama_cpp(one.file)[0] == pytest.approx(filled.plan(spec, one.length).table.theta().numpy(), rel=2e-7)
+        theta, attention = as_llama_cpp(one.file)
+        table = filled.plan(spec, one.length).table
+        assert theta == pytest.approx(table.theta().numpy(), rel=2e-7)
+        assert attention == pytest.approx(table.attention_scaling, rel=1e-7)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import ropewalk
 from ropewalk.errors import MethodError, ModelError
 from ropewalk.grid import Grid
-from ropewalk.methods import DPE, parse
+from ropewalk.methods import CLEX, DPE, parse
 from ropewalk.models.export import hf
 from ropewalk.models.export.buckets import buckets
 from ropewalk.models.export.hf import export_hf, stock_difference
@@ -130,19 +130,50 @@ def test_linear_factor_times_max_position_embeddings_is_the_target(tmp_path) -> 
     assert 160 <= config.max_position_embeddings * config.rope_parameters["factor"] < 160 + 3
 
 
-def test_method_that_depends_on_the_length_gives_one_folder_for_each_bucket(tmp_path) -> None:
+@pytest.fixture(scope="module")
+def by_length(tmp_path_factory):
+    """Methods whose table depends on the length, and the lengths of their buckets up to TARGET."""
+    spec = read_spec(WORKS["llama"]())
+    generator = np.random.default_rng(0)
+    up, down = generator.normal(size=(spec.pairs, 12)), generator.normal(size=(12, spec.pairs)) / 12
+    trained = CLEX(up=Grid(up), down=Grid(down), gate=0.0, max_factor=4).resolve(spec, TARGET)
+    profile = tmp_path_factory.mktemp("clex") / "clex.json"
+    trained.to_profile(spec).save(profile)
+    short, long = ("/".join(f"{factor:g}" for factor in np.linspace(1.1, last, spec.pairs)) for last in (2, 7))
+    return {
+        "dynamic-ntk": ("dynamic-ntk", [128, 256]),
+        "clex": ("clex", [128, 256]),
+        "clex, trained": (f"clex:profile={profile}", [128, 256]),
+        "clex, a table for every length": (f"clex:profile={profile},whole=false", [128, 256]),
+        "longrope": (f"longrope:short={short},long={long}", [64, 256]),
+    }
+
+
+@pytest.mark.parametrize("name", ["dynamic-ntk", "clex", "clex, trained", "clex, a table for every length", "longrope"])
+def test_method_that_depends_on_the_length_gives_one_folder_for_each_bucket(tmp_path, by_length, name) -> None:
+    method, lengths = by_length[name]
     model = WORKS["llama"]()
-    with ropewalk.extend(model, "dynamic-ntk", target_length=TARGET) as extension:
+    with ropewalk.extend(model, method, target_length=TARGET) as extension:
         exported = export_hf(extension, tmp_path / "out", tiny_tokenizer())
-        assert [one.length for one in exported] == [128, 256]
-        assert max(stock_difference(extension, one) for one in exported) < 1e-6
-        assert extension.plan.table.theta().numpy() == pytest.approx(
-            stock_table(AutoConfig.from_pretrained(exported[1].folder))[0], rel=EXACT
-        )
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"length-128", "length-256"}
+        assert [one.length for one in exported] == lengths
+        for one in exported:
+            extension.pin([one.length])
+            ours = logits(model, one.length)
+            extension.pin(None)
+            stock = AutoModelForCausalLM.from_pretrained(one.folder, dtype=torch.float32, attn_implementation="eager")
+            wanted = extension.method.plan(extension.spec, one.length).table
+            table = stock.model.rotary_emb.inv_freq.double()
+            assert bool(((table - wanted.theta()).abs() <= EXACT * wanted.theta()).all())
+            if one.rope_type == "longrope":  # one rounding of float32
+                assert bool(((table - wanted.theta().float()).abs() <= 2.0**-23 * wanted.theta()).all())
+            assert stock.model.rotary_emb.attention_scaling == pytest.approx(wanted.attention_scaling, rel=1e-12)
+            assert stock_difference(extension, one) < 1e-6
+            # to the bucket's end, where stock transformers' angles in float32 have lost two digits more
+            assert float((logits(stock, one.length) - ours).norm() / ours.norm()) < 2e-5
+            assert stock.config.max_position_embeddings == one.length
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"length-{length}" for length in lengths}
     weights = [one.folder / "model.safetensors" for one in exported]
     assert weights[0].samefile(weights[1])
-    assert [AutoConfig.from_pretrained(one.folder).max_position_embeddings for one in exported] == [128, 256]
 
 
 def test_buckets_are_the_tables_that_a_method_takes() -> None:

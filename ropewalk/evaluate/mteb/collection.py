@@ -6,15 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ropewalk.errors import EvaluationError
-
-try:
-    import mteb
-except ModuleNotFoundError as error:
-    raise EvaluationError(f"mteb is missing ({error}); pip install 'ropewalk[mteb]'") from error
+import mteb
 from datasets import Dataset
 from mteb.abstasks import AbsTask, AbsTaskRetrieval
 from mteb.abstasks.task_metadata import TaskMetadata
+
+from ropewalk.errors import EvaluationError
 
 # The files of a folder of one's own, in the form of BEIR (arXiv 2104.08663).
 CORPUS, QUERIES, JUDGEMENTS = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"

@@ -1,8 +1,4 @@
-"""The bridge to MTEB: its tasks with an extended model, every query in our store.
-
-The scores are MTEB's own. Where only the extended model is wanted, no bridge is needed: `mteb.evaluate` takes a
-SentenceTransformer that `ropewalk.extend` has extended as it takes any other.
-"""
+"""Run MTEB's tasks with extended models; every task is stored as soon as it is scored."""
 
 import hashlib
 import time
@@ -24,11 +20,11 @@ import ropewalk
 from ropewalk.errors import EvaluationError
 from ropewalk.evaluate.bench import device_name, versions
 from ropewalk.evaluate.embedding.bench import STOCK
-from ropewalk.evaluate.embedding.collection import load_tasks
 from ropewalk.evaluate.embedding.identity import pipeline_sha256, read_limit, resolved, setting_sha256
-from ropewalk.evaluate.embedding.parts import Part, measure_of, parts
 from ropewalk.evaluate.embedding.pipeline import template_of
 from ropewalk.evaluate.fingerprint import tokenizer_sha256
+from ropewalk.evaluate.mteb.collection import load_tasks
+from ropewalk.evaluate.mteb.parts import Part, measure_of, parts
 from ropewalk.evaluate.peak import Peak
 from ropewalk.evaluate.row import Key, Row
 from ropewalk.evaluate.store import Store

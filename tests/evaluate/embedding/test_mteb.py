@@ -10,9 +10,8 @@ from mteb.mocks.mock_tasks.sts import MockSTSTask
 
 import ropewalk
 from ropewalk.errors import EvaluationError, MethodError
-from ropewalk.evaluate.embedding.benchmark import run_mteb
-from ropewalk.evaluate.embedding.collection import load_tasks, own_task
 from ropewalk.evaluate.embedding.sets import RETRIEVAL
+from ropewalk.evaluate.mteb import load_tasks, own_task, run_mteb
 from ropewalk.evaluate.row import results
 from ropewalk.evaluate.store import Store
 from ropewalk.evaluate.sweep import collect
@@ -99,7 +98,7 @@ def test_stopped_run_goes_on(run, store, monkeypatch) -> None:
     assert len(store.rows()) == QUERIES
     done, rows = run()
     assert (done.measured, len(rows)) == (QUERIES, 2 * QUERIES)
-    monkeypatch.setattr("ropewalk.evaluate.embedding.benchmark._Runner._rows", None)  # nothing is left to measure
+    monkeypatch.setattr("ropewalk.evaluate.mteb.run._Runner._rows", None)  # nothing is left to measure
     assert run()[0].measured == 0
 
 
@@ -175,7 +174,7 @@ def test_missing_folder_is_refused(tmp_path) -> None:
 
 
 def test_importing_the_bridge_without_mteb_says_how_to_get_it() -> None:
-    code = "import sys; sys.modules['mteb'] = None; import ropewalk.evaluate.embedding.collection"
+    code = "import sys; sys.modules['mteb'] = None; import ropewalk.evaluate.mteb.run"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert "pip install 'ropewalk[mteb]'" in done.stderr
 

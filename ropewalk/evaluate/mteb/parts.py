@@ -6,7 +6,7 @@ from typing import Any
 from mteb.abstasks import AbsTask, AbsTaskRetrieval
 
 from ropewalk.errors import EvaluationError
-from ropewalk.evaluate.embedding.collection import data_sha256
+from ropewalk.evaluate.mteb.collection import data_sha256
 
 # MTEB's metrics that every query has by itself, and pytrec_eval's names of them; the number of places is put in.
 _PER_QUERY = {
