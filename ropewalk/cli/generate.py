@@ -50,7 +50,8 @@ def generate(
 
         import ropewalk
         from ropewalk.methods import parse
-        from ropewalk.models.loading import accelerator, load_model, load_tokenizer
+        from ropewalk.models.loading import accelerator, load_config, load_model, load_tokenizer
+        from ropewalk.models.spec import spec_from_config
 
         wanted = parse(method)
         inputs = _encode(load_tokenizer(model), text, chat)
@@ -62,6 +63,8 @@ def generate(
                 f"--target-length {target} is less than the prompt of {prompt_tokens} tokens and {max_new_tokens} new "
                 f"ones; give at least {needed} or leave it out"
             )
+        spec = spec_from_config(load_config(model), pretrained=pretrained_length)
+        wanted.resolve(spec, target).check_target(spec, target)  # refused before weights are loaded
         network, tokenizer = load_model(model, target_length=target, device=accelerator())
         torch.manual_seed(seed)
         sampling: dict[str, Any] = {"do_sample": False}

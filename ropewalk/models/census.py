@@ -14,7 +14,7 @@ from ropewalk.errors import ModelError
 from ropewalk.models.heads import WHOLE, Share, share_of
 from ropewalk.models.probe import Capture, LayoutError, RotaryKey, Rotation, read_rotation
 from ropewalk.models.seam import Seam, device_of, find_rotaries, name_of
-from ropewalk.models.spec import pretrained_length, rope_parameters, scaling_of
+from ropewalk.models.spec import pretrained_length, rope_base, rope_parameters, scaling_of
 from ropewalk.rotary import RotarySpec
 
 
@@ -119,7 +119,7 @@ def take_census(seam: Seam, pretrained: int | None = None) -> Census:
         spec = replace(spec, inv_freq=tuple(table.double().tolist()), attention_scaling=float(factor))
     spec = replace(
         spec,
-        base=float(parameters.get("rope_theta", 10000.0)),
+        base=rope_base(parameters),
         num_layers=len(layers),
         layer_kinds=tuple(layer.kind for layer in layers),
         scaling=scaling,

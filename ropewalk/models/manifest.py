@@ -10,6 +10,7 @@ import numpy as np
 from transformers import PretrainedConfig
 
 from ropewalk.errors import ProfileError
+from ropewalk.models.spec import rope_base, rope_parameters, scaling_of
 from ropewalk.plan import Plan
 from ropewalk.profile import Fingerprint
 from ropewalk.rotary import RotarySpec
@@ -92,7 +93,10 @@ class Manifest:
 
     def require_shape(self, config: PretrainedConfig, place: str) -> None:
         """Raise ProfileError when the configuration at `place` is not of the model that this was saved for."""
-        _require(self.shape, shape(config), place)
+        parameters = rope_parameters(config.get_text_config())
+        known = {"base": rope_base(parameters), "scaling": scaling_of(parameters)}
+        saved = {name: self.rotary.get(name) for name in known}
+        _require(self.shape | saved, shape(config) | known, place)
 
     def require_rotary(self, spec: RotarySpec, place: str) -> None:
         """Raise ProfileError when the model's rotary embedding is not the one that this was saved for."""

@@ -42,6 +42,11 @@ def pretrained_length(config: PretrainedConfig, parameters: dict[str, Any]) -> i
     return int(length)
 
 
+def rope_base(parameters: dict[str, Any]) -> float:
+    """The base of theta_i = base^(-2i / d)."""
+    return float(parameters.get("rope_theta", 10000.0))
+
+
 def scaling_of(parameters: dict[str, Any]) -> str | None:
     """The name of the extending table that the checkpoint already carries, or None."""
     kind = parameters.get("rope_type", "default")
@@ -72,7 +77,7 @@ def spec_from_config(config: PretrainedConfig, *, pretrained: int | None = None)
         rotary_dim = int(config.qk_rope_head_dim)
         start = int(config.qk_nope_head_dim)
         head_dim = start + rotary_dim
-    base = float(parameters.get("rope_theta", 10000.0))
+    base = rope_base(parameters)
     window = pretrained or pretrained_length(config, parameters)
     scaling = scaling_of(parameters)
     attention_scaling = 1.0

@@ -26,9 +26,10 @@ class Lora:
         self.adapted = adapted
         self.merged = False
 
-    def merge(self, folder: Path) -> None:
-        """Write the updates into a folder of their own, and add them to the weights."""
-        self.adapted.save_pretrained(folder / ADAPTER)
+    def merge(self, folder: Path | None) -> None:
+        """Write the updates into a folder of their own, if one is given, and add them to the weights."""
+        if folder is not None:
+            self.adapted.save_pretrained(folder / ADAPTER)
         self.adapted.merge_and_unload()
         self.merged = True
 

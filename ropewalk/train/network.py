@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ropewalk.errors import MethodError, ModelError
 from ropewalk.grid import Grid
@@ -102,6 +103,14 @@ class Network(nn.Module):
         return Dynamics(**constants, **weights, activation=fixed.activation, library=torch)
 
     def method(self) -> CLEX:
-        """The method with the weights of this moment, frozen: what inference, saving and export take."""
-        up, down = (Grid(one.detach().double().cpu().numpy()) for one in (self.up, self.down))
+        """The method with the weights of this moment, frozen: what inference, saving and export take.
+
+        Where weights are sharded over processes, all of them have to call it.
+        """
+        up, down = (Grid(whole(one.detach()).double().cpu().numpy()) for one in (self.up, self.down))
         return replace(self.settings, profile=None, up=up, down=down)
+
+
+def whole(weight: Tensor) -> Tensor:
+    """A weight with all its shards."""
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight

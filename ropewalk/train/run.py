@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -120,19 +120,19 @@ def train(
                         _checkpointing(model, False)
                     model.eval()
                 if lora is not None:
-                    lora.merge(folder)
+                    lora.merge(folder if trainer.is_world_process_zero() else None)
         finally:
             for one, before in asked:
                 one.requires_grad_(before)
         trained = attached.trained(settings.target_length)
-    if isinstance(trained, CLEX):
-        trained.to_profile(attached.spec, steps=settings.steps, length=settings.length).save(folder / NETWORK)
-        text = f"clex:profile={folder / NETWORK}"
-    else:
-        text = _text(trained, attached, settings.target_length)
-    if not settings.network_only:
-        model.save_pretrained(folder)
-    _save(attached, settings, folder)
+    text = f"clex:profile={folder / NETWORK}" if isinstance(trained, CLEX) else _text(trained, attached, settings)
+    if trainer.is_world_process_zero():
+        if isinstance(trained, CLEX):
+            trained.to_profile(attached.spec, steps=settings.steps, length=settings.length).save(folder / NETWORK)
+        if not settings.network_only:
+            model.save_pretrained(folder)
+        _save(attached, settings, folder)
+    trainer.accelerator.wait_for_everyone()
     return Result(folder, text, losses(trainer))
 
 
@@ -151,9 +151,10 @@ def _require(model: PreTrainedModel, method: Method, documents: Sequence[np.ndar
         raise TrainingError(f"the data have the token id {largest}, the model has {vocabulary}; take ids of this model")
 
 
-def _text(method: Method, attached: Attached, target_length: int) -> str:
+def _text(method: Method, attached: Attached, settings: Settings) -> str:
     """The method with what the target filled in, where its text can say it; else as it was given."""
-    filled = method.resolve(attached.spec, target_length)
+    filled = method.resolve(attached.spec, settings.target_length)
+    filled = replace(filled, logit_scale=method.logit_scale, log_n=method.log_n)
     return str(filled) if parse(str(filled)) == filled else str(method)
 
 

@@ -55,6 +55,28 @@ def test_bad_input_is_one_clear_line(
     assert message in err.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("dpe:profile={}", "is not JSON"),
+        ("clex:profile={}", "is not JSON"),
+        ("longrope:file={}", "JSON"),
+        ("self-extend:group=2,window=8", "reaches"),
+    ],
+)
+def test_method_that_cannot_be_is_refused_before_weights_are_loaded(
+    call: Call, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, method: str, message: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(PROMPT))
+    monkeypatch.setattr("ropewalk.models.loading.load_model", lambda *_, **__: pytest.fail("weights were loaded"))
+    file = tmp_path / "profile.json"
+    file.write_bytes(b"\x80\x04K\x01.")  # a pickle
+    code, out, err = call("generate", tiny_model, "--method", method.format(file), "--target-length", 512)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith("error: ")
+    assert message in err.splitlines()[-1]
+
+
 def test_empty_prompt_is_refused(call: Call, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(" \n"))
     code, _, err = call("generate", tiny_model)

@@ -2,12 +2,23 @@
 
 import json
 import multiprocessing
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
-from tests.models.ranks import CASES, MIXING, RANKS, SMALL, STEPS, batch, extended, name_of, work
+import ropewalk
+from ropewalk.models.loading import load_model
+from ropewalk.models.split import Split
+from tests.models.ranks import CASES, MIXING, RANKS, SMALL, STEPS, TARGET, batch, extended, name_of, work
+from tests.models.saved import save_base
+
+ROOT = Path(__file__).resolve().parents[2]
 
 TOLERANCE = 1e-5  # float32, of logits of size 1 to 10
 
@@ -77,3 +88,36 @@ REASONS = {
 def test_what_cannot_be_divided_is_refused_in_every_process(ranks, name) -> None:
     for told in ranks[1]:
         assert REASONS[name] in told.get(name, "nothing was refused")
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8])
+@pytest.mark.parametrize("length", [16, 201, 1000])
+def test_split_has_every_token_once_and_every_process_as_many_keys(ranks, length) -> None:
+    splits = [Split(length, rank, ranks) for rank in range(ranks)]
+    assert sorted(torch.cat([split.own for split in splits]).tolist()) == list(range(length))
+    pairs = [int((split.own + 1).sum()) for split in splits]
+    assert max(pairs) - min(pairs) <= 2 * length  # chunks differ by one token, which sees `length` keys at most
+    assert length - 1 in splits[Split.last_rank].own
+
+
+SCRIPTS = re.findall(r"```python\n# (\S+)\n(.*?)```", (ROOT / "docs" / "parallel.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "script"), SCRIPTS, ids=[name for name, _ in SCRIPTS])
+def test_script_of_the_page_answers_like_one_process(tmp_path, name, script) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    words = ("a b b a b " * 30).split()
+    (tmp_path / "prompt.txt").write_text(" ".join(words))
+    script, count = re.subn(r'"HuggingFaceTB/[^"]*"', repr(str(base)), script)
+    assert count == 1
+    (tmp_path / name).write_text(script.replace("32768", str(TARGET)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", name]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    model, tokenizer = load_model(str(base))
+    tokens = tokenizer(" ".join(words), return_tensors="pt")["input_ids"]
+    with ropewalk.extend(model, "dpe", target_length=TARGET):
+        answer = model.generate(tokens, max_new_tokens=33 if "prefill" in name else 32, do_sample=False)
+    assert done.stdout.strip() == tokenizer.decode(answer[0, tokens.shape[1] :])

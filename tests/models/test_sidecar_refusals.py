@@ -67,6 +67,7 @@ def test_folder_that_was_changed_is_refused(base, tmp_path, name) -> None:
         ({"num_hidden_layers": 3}, "num_hidden_layers 2 against 3"),
         ({"num_key_value_heads": 4}, "num_key_value_heads 2 against 4"),
         ({"rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}}, "base 10000.0 against 5000.0"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "scaling None against linear"),
     ],
 )
 def test_another_model_is_refused(base, tmp_path, monkeypatch, change, reason) -> None:
@@ -78,8 +79,7 @@ def test_another_model_is_refused(base, tmp_path, monkeypatch, change, reason) -
         setattr(other, name, value)
     AutoModelForCausalLM.from_config(other).save_pretrained(tmp_path / "other")
     tiny_tokenizer().save_pretrained(tmp_path / "other")
-    if "rope_parameters" not in change:  # known before weights are loaded
-        monkeypatch.setattr(sidecar, "load_model", lambda *_, **__: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(sidecar, "load_model", lambda *_, **__: pytest.fail("weights were loaded"))
     with pytest.raises(ProfileError, match=reason):
         ropewalk.from_pretrained(tmp_path / "saved", base=str(tmp_path / "other"))
 

@@ -21,7 +21,7 @@ from tests.train.test_run import SETTINGS, weights
 
 LENGTH = 2 * PRETRAINED_LENGTH
 TARGET = 4 * PRETRAINED_LENGTH
-METHOD = LongRoPE(long=tuple(np.linspace(1.0, 4.0, 8)))
+METHOD = LongRoPE(long=tuple(np.linspace(1.0, 4.0, 8).tolist()))
 SAMPLER = Mixed(pretrained_length=PRETRAINED_LENGTH, target_length=TARGET, short=0.5)
 SETTINGS = replace(
     SETTINGS, method=str(METHOD), positions=str(SAMPLER), length=LENGTH, target_length=TARGET, network_rate=1.0

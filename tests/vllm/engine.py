@@ -57,7 +57,7 @@ def run(
         text=True,
         cwd=ROOT,
         env=variables,
-        timeout=600,
+        timeout=1200,
     )
     if done.returncode:
         raise RuntimeError((done.stdout + done.stderr)[-6000:])
