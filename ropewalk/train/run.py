@@ -92,6 +92,7 @@ def train(
     )
     with attach(model, method, sampler, settings, pretrained_length) as attached:
         checkpoint = begin(settings, folder, resume=resume)
+        given.distributed_state.wait_for_everyone()  # Trainer makes the folder whose absence the others check
         asked = [(one, one.requires_grad) for one in model.parameters()]
         try:
             with adapted(model, settings) as lora:
@@ -119,6 +120,11 @@ def train(
                     if settings.checkpointing:
                         _checkpointing(model, False)
                     model.eval()
+                if trainer.is_fsdp_enabled:
+                    raise TrainingError(
+                        f"the run is done, and its weights are sharded: the last checkpoint in {str(folder)!r} has "
+                        "them; make one file of it with accelerate merge-weights"
+                    )
                 if lora is not None:
                     lora.merge(folder if trainer.is_world_process_zero() else None)
         finally:

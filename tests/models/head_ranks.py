@@ -16,11 +16,17 @@ import ropewalk
 from ropewalk.grid import Grid
 from ropewalk.methods import DPE, Method
 from ropewalk.rotary import RotarySpec
+from tests.architectures import VOCABULARY, build
 from tests.models.saved import TARGET, logits
 
 RANKS = 2
 FAMILIES = ("llama", "qwen3")
 METHODS = ("none", "self-extend", "string+yarn:factor=4", "yarn", "dynamic-ntk", "dpe by head")
+
+
+def build_even(family: str) -> PreTrainedModel:
+    """A tiny model whose vocabulary divides too, as transformers 5.19 wants it."""
+    return build(family, vocab_size=VOCABULARY + 1)
 
 
 def method_of(name: str, spec: RotarySpec) -> str | Method:

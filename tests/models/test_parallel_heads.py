@@ -14,7 +14,7 @@ from ropewalk.errors import ModelError
 from ropewalk.models.heads import WHOLE, own_heads, share_of
 from ropewalk.models.huggingface import read_spec
 from tests.architectures import WORKS
-from tests.models.head_ranks import FAMILIES, METHODS, RANKS, extended_logits, method_of, work
+from tests.models.head_ranks import FAMILIES, METHODS, RANKS, build_even, extended_logits, method_of, work
 from tests.models.saved import TARGET, logits, save_base, tokens
 
 TOLERANCE = 1e-5  # float32, of the largest logit: sums over heads are made in two parts
@@ -26,8 +26,9 @@ def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     specs = {}
     for family in FAMILIES:
-        save_base(folder / family, family)
-        specs[family] = read_spec(WORKS[family]())
+        model = build_even(family)
+        specs[family] = read_spec(model)
+        model.save_pretrained(folder / family)
     context = multiprocessing.get_context("forkserver")  # torch is imported once, by a process without threads
     context.set_forkserver_preload(["tests.models.head_ranks"])
     processes = [context.Process(target=work, args=(rank, folder, specs)) for rank in range(RANKS)]
@@ -43,7 +44,7 @@ def ranks(tmp_path_factory):
 @pytest.mark.parametrize("name", ["stock", *METHODS])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tensor_parallel_model_equals_the_undivided_one(ranks, family, name) -> None:
-    model = WORKS[family]()
+    model = build_even(family)
     whole = logits(model) if name == "stock" else extended_logits(model, name, read_spec(model))
     for found in ranks:
         torch.testing.assert_close(found[f"{family} {name}"], whole, atol=TOLERANCE * float(whole.abs().max()), rtol=0)

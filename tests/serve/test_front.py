@@ -53,8 +53,9 @@ def test_the_command_is_the_engines_own(monkeypatch) -> None:
     told = overrides(Setting(method="dpe"), 256)
     options = {"max-model-len": 256, "dtype": None}
     words = command(VLLM, "model", host="::1", port=9, told=told, options=options, rest=["--seed", "1"])
-    assert words[:7] == ["/bin/vllm", "serve", "model", "--host", "::1", "--port", "9"]
-    assert words[7:9] == ["--max-model-len", "256"]
+    assert words[:2] == ["/nowhere/python", "-m"]
+    assert words[3:9] == ["--model", "model", "--host", "::1", "--port", "9"]
+    assert words[9:11] == ["--max-model-len", "256"]
     assert json.loads(words[words.index("--hf-overrides") + 1]) == told
     assert words[-2:] == ["--seed", "1"] and "--dtype" not in words
     plain = command(Engine("transformers", "5"), "model", host="h", port=9, told={}, options=options, rest=[])

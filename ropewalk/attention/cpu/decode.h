@@ -117,7 +117,7 @@ class Few {
     return {to, padded};
   }
 
-  // Asks for what the next block will read while this one is worked on.
+  // Asks for keys and values that will be read soon; many at once would be waited for.
   void fetch(const Keys<T>& keys, int64_t start, int64_t count) const {
     const int64_t line = 64 / sizeof(T);
     for (int64_t i = start; i < std::min({start + count, keys.first + keys.count, p_.keys}); ++i) {
@@ -130,11 +130,10 @@ class Few {
     const int64_t size = round_up(count, 32), number = &band - p_.bands.data();
     const Keys<T>& keys = p_.sources[band.source];
     const Tables& tables = keys.tables;
-    fetch(keys, start + count, BLOCK);
     score(keys, {tables.cos, tables.sin}, start, count, columns(number, 0), false);
     if (keys.own) score(keys, {tables.other_cos, tables.other_sin}, start, count, columns(number, 1), true);
     mask(band, start, count, size);
-    weigh_lanes(size, partial);
+    weigh_lanes(size, keys, start + count, partial);
     for (int64_t column = 0; column < p_.value_width; column += PANEL) {
       pack_values(p_.value_row(b_, k_, start) + column, p_.value_token, count, size, p_.value_width - column,
                   values_.get());
@@ -171,10 +170,11 @@ class Few {
     }
   }
 
-  // Scores with keys in columns, [lanes][BLOCK], and their softmax.
-  void weigh_lanes(int64_t size, Partial& partial) {
+  // Scores with keys in columns, [lanes][BLOCK], and their softmax; meanwhile the keys from `next` on are fetched.
+  void weigh_lanes(int64_t size, const Keys<T>& keys, int64_t next, Partial& partial) {
     for (int64_t lane = 0; lane < lanes_; lane += 16) {
       for (int64_t i = 0; i < size; i += 16) {
+        fetch(keys, next + i, 16);
         transpose(reinterpret_cast<const int32_t*>(scores_.get() + i * lanes_ + lane), lanes_,
                   reinterpret_cast<int32_t*>(turned_.get() + lane * BLOCK + i), BLOCK);
       }

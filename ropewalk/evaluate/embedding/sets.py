@@ -97,7 +97,8 @@ class RetrievalTask(ABC):
             filler.fit(partial(self.hide, statement=hidden, depth=depth), hidden, length)
             for (_, hidden), depth in zip(statements, depths, strict=True)
         ]
-        golds = tuple(rng.sample(range(candidates), queries))
+        # All of them drawn, whatever is asked: a query of a number is the same in a set of more.
+        golds = tuple(rng.sample(range(candidates), candidates)[:queries])
         return RetrievalSet(
             tuple(text for text, _ in fitted),
             tuple(statements[gold][0] for gold in golds),

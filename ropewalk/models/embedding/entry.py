@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from ropewalk.errors import MethodError, ModelError
+from ropewalk.errors import BackendError, MethodError, ModelError
 from ropewalk.methods import METHODS, Method, parse
 from ropewalk.methods.tables import TABLE_METHODS, EncoderMethod, ParallelWindows, TableMethod, parse_table
 from ropewalk.models.embedding.extension import TableExtension, short_text
@@ -56,11 +56,17 @@ def attach(
             already, a pipeline that cuts texts for reasons of its own.
         MethodError: a target below the trained length or beyond the method's reach.
         ProfileError: tuned positions of another model.
+        BackendError: a named backend, where the method leaves attention to the model or the backend cannot run.
     """
     inner = inner_model(model) if is_pipeline(model) else model
     if any(MARK in one.__dict__ for one in (model, inner, inner.base_model)):
         raise ModelError(f"this {name_of(inner)} is already extended; remove() that first")
     asked = _read(inner, method)
+    if isinstance(asked, EncoderMethod) and backend != "auto":
+        raise BackendError(
+            f"{asked.name} leaves attention to the model, and no backend of ours would run; leave backend "
+            f"{backend!r} out"
+        )
     if isinstance(asked, ParallelWindows):
         if inner is model:
             raise ModelError(
@@ -115,6 +121,8 @@ def _target(method: EncoderMethod, length: int, given: int | None) -> int:
     target = method.natural_length(length) if given is None else given
     if target is None:
         raise MethodError(f"{method.name} reaches any length; give the target_length, in tokens")
+    if target < 1:
+        raise MethodError(f"target_length must be at least 1 token, got {target}")
     return target
 
 
@@ -123,8 +131,9 @@ def _table(
 ) -> TableExtension:
     assert isinstance(method, TableMethod)
     table = read_table(model.base_model, length)
-    stock = short_text(model.base_model) if verify else None
-    extension = TableExtension(model, method, _target(method, table.pretrained_length, target_length), table)
+    target = _target(method, table.pretrained_length, target_length)
+    stock = short_text(model.base_model, min(target, table.pretrained_length)) if verify else None
+    extension = TableExtension(model, method, target, table)
     if stock is not None:
         extension.verify(stock)
     return extension

@@ -87,7 +87,12 @@ class TableExtension:
         Args:
             stock: `short_text` of the model as it was.
         """
-        if not torch.equal(short_text(self._encoder), stock):
+        try:
+            found = short_text(self._encoder, stock.shape[1])
+        except BaseException:
+            self.remove()
+            raise
+        if not torch.equal(found, stock):
             self.remove()
             raise ModelError(
                 f"{name_of(self.model)} cannot be extended: with the longer table a short text gives another result"
@@ -135,9 +140,9 @@ class TableExtension:
             self._scale.remove()
 
 
-def short_text(encoder: PreTrainedModel) -> Tensor:
-    """The last hidden state of one short text, without its padding, [1, tokens, hidden]."""
-    tokens = probe_tokens(encoder)[:, :-1]
+def short_text(encoder: PreTrainedModel, most: int) -> Tensor:
+    """The last hidden state of one short text of `most` tokens or fewer, without its padding, [1, tokens, hidden]."""
+    tokens = probe_tokens(encoder)[:, :-1][:, :most]
     with quietly(encoder):
         state: Tensor = encoder(input_ids=tokens).last_hidden_state
     return state

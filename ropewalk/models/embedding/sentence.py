@@ -62,13 +62,18 @@ class SentenceExtension:
         model.max_seq_length = self.target_length
         try:
             self._require_whole()
-        except ModelError:
+        except BaseException:
             self.remove()
             raise
 
     def _require_whole(self) -> None:
         """Raise ModelError unless a text of the target length goes through the tokenizer whole."""
         features = self.model.preprocess(["a " * (self.target_length + 8)])
+        if "attention_mask" not in features:  # as it does for flash attention
+            raise ModelError(
+                "the pipeline joins the texts of a batch without padding, which hides where each begins; set "
+                "unpad_inputs of its first module to False"
+            )
         count = int(features["attention_mask"].sum())
         if count != self.target_length:
             raise ModelError(

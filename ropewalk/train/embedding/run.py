@@ -1,7 +1,9 @@
 """One training run on the new rows of a position table; resumable to the same weights."""
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,9 +81,10 @@ def tune(
             count=settings.count * given.world_size,
             seed=settings.seed,
         )
+        settings = replace(settings, pairs_and_table_sha256=_sha256(pairs, extension))
         checkpoint = begin(settings, folder, resume=resume)
         asked = [(one, one.requires_grad) for one in pipeline.parameters()]
-        training = pipeline.training
+        training, device = pipeline.training, pipeline.device
         try:
             pipeline.requires_grad_(False).eval().to(given.device)
             new = NewRows(pipeline, extension, temperature=settings.temperature)
@@ -95,11 +98,17 @@ def tune(
             )
             trainer.train(resume_from_checkpoint=checkpoint)
         finally:
-            pipeline.train(training)
+            pipeline.train(training).to(device)
             for one, before in asked:
                 one.requires_grad_(before)
         _weights(new, extension, settings, data).save(folder)
     return Result(folder, f"tuned-positions:weights={folder}", losses(trainer))
+
+
+def _sha256(pairs: Sequence[tuple[str, str]], extension: TableExtension) -> str:
+    digest = hashlib.sha256(json.dumps(list(pairs)).encode())
+    digest.update(extension.rows.float().cpu().numpy().astype("<f4").tobytes())
+    return digest.hexdigest()
 
 
 def _weights(new: NewRows, extension: TableExtension, settings: TuneSettings, data: Sequence[str]) -> Weights:

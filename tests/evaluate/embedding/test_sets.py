@@ -116,6 +116,15 @@ def test_seed_makes_the_set(task, build) -> None:
     assert build(task).sha256(0) != build(task).sha256(1)
 
 
+def test_more_queries_begin_with_those_of_fewer(build) -> None:
+    """Their numbers are their keys in the store; `random.sample` draws a few in another way than many."""
+    sets = [build("longembed-needle", 100, queries=queries, candidates=60) for queries in (2, 7, 20, 60)]
+    for one in sets[:-1]:
+        assert one.documents == sets[-1].documents
+        assert one.queries == sets[-1].queries[: len(one.queries)]
+        assert one.golds == sets[-1].golds[: len(one.golds)]
+
+
 def test_a_hundred_facts_are_all_different() -> None:
     assert len(FACTS) == len({question for question, _ in FACTS}) == len({statement for _, statement in FACTS}) == 100
     assert all(question.endswith("?") and statement.endswith(".") for question, statement in FACTS)

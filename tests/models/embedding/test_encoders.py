@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedModel
 
 import ropewalk
-from ropewalk.errors import MethodError, ModelError
+from ropewalk.errors import BackendError, MethodError, ModelError
 from ropewalk.methods.tables import InterpolatedPositions
 from tests.models.embedding.encoders import (
     FAMILIES,
@@ -181,6 +181,35 @@ def test_wrong_method_is_refused_in_one_line(method: Any, target: int | None, me
     with pytest.raises(MethodError, match=message) as error:
         ropewalk.extend(build("bert"), method, target_length=target)
     assert "\n" not in str(error.value)
+
+
+def test_backend_that_would_not_run_is_refused() -> None:
+    with pytest.raises(BackendError, match="leaves attention to the model"):
+        ropewalk.extend(build("bert"), "grouped-positions", target_length=TARGET, backend="blockwise")
+
+
+@pytest.mark.parametrize("target", [1, 3])
+def test_target_shorter_than_the_self_test_is_no_error(target: int) -> None:
+    model, (text,) = build("bert"), [[0, 5, 2][:target]]
+    stock = states(model, [text])[0]
+    with ropewalk.extend(model, "none", target_length=target):
+        assert torch.equal(states(model, [text])[0], stock)
+    with pytest.raises(MethodError, match="at least 1 token, got 0"):
+        ropewalk.extend(model, "none", target_length=0)
+
+
+def test_self_test_that_breaks_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, text = build("bert"), texts(5)
+    stock = states(model, text)[0]
+
+    def broken(self: Any, ids: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no memory")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no memory"):
+        patch.setattr("ropewalk.models.embedding.extension.TableExtension._look_up", broken)
+        ropewalk.extend(model, "grouped-positions", target_length=TARGET)
+    assert torch.equal(states(model, text)[0], stock)
+    ropewalk.extend(model, "grouped-positions", target_length=TARGET).remove()
 
 
 def test_method_of_the_other_kind_of_model_is_refused_by_name() -> None:

@@ -157,6 +157,15 @@ def test_pipeline_that_cuts_texts_for_reasons_of_its_own_is_refused(method: str)
     ropewalk.extend(model, method, target_length=TARGET).remove()
 
 
+def test_pipeline_that_joins_texts_without_padding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = pipeline(build("bert"))
+    with monkeypatch.context() as patch, pytest.raises(ModelError, match="set unpad_inputs of its first module"):
+        patch.setattr(model, "preprocess", lambda texts: {"input_ids": torch.zeros(1, 9), "position_ids": None})
+        ropewalk.extend(model, "grouped-positions", target_length=TARGET)
+    assert model.max_seq_length == 8
+    ropewalk.extend(model, "grouped-positions", target_length=TARGET).remove()
+
+
 def test_pipeline_without_a_transformers_model_is_refused() -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding

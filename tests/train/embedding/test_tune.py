@@ -92,6 +92,9 @@ def test_run_that_goes_on_ends_with_the_same_weights(tmp_path: Path) -> None:
         tune(pipeline(build("bert")), SETTINGS, pairs(), tmp_path / "broken")
     with pytest.raises(TrainingError, match="has batch = 8, this one 4"):
         tune(pipeline(build("bert")), replace(SETTINGS, batch=4), pairs(), tmp_path / "broken", resume=True)
+    for model, given in ((build("bert"), pairs()[1:]), (build("bert", seed=1), pairs())):
+        with pytest.raises(TrainingError, match="has pairs_and_table_sha256 = "):
+            tune(pipeline(model), SETTINGS, given, tmp_path / "broken", resume=True)
     tune(pipeline(build("bert")), SETTINGS, pairs(), tmp_path / "broken", resume=True)
     assert np.array_equal(trained(tmp_path / "whole"), trained(tmp_path / "broken"))
 
