@@ -19,6 +19,7 @@ from ropewalk.evaluate.embedding.sets import CANDIDATES, QUERIES, RETRIEVAL, Ret
 from ropewalk.evaluate.fingerprint import tokenizer_sha256
 from ropewalk.evaluate.peak import Peak
 from ropewalk.evaluate.row import Key, Row
+from ropewalk.methods.tables.tuned import TunedPositions
 from ropewalk.models.describe import OWN
 from ropewalk.models.embedding.sentence import inner_model
 
@@ -102,7 +103,7 @@ class EmbeddingBench:
         self._template = template_of(model)
         self._set: tuple[tuple[str, int, int], RetrievalSet] | None = None
         # (method, target length) -> resolved, hash of what it does, backend: known once it was attached.
-        self._known: dict[tuple[str, int], tuple[str, str, str]] = {}
+        self._known: dict[tuple[str, int], tuple[str, str, str, tuple[str, ...]]] = {}
 
     def set_of(self, search: Search) -> RetrievalSet:
         """The queries and documents of a search; the last ones are kept, because the next method reads the same."""
@@ -124,18 +125,24 @@ class EmbeddingBench:
         """What the queries of a search are stored under, in order; attaches the method the first time.
 
         Raises:
+            EvaluationError: the text around the sentences is one that the method was trained on.
             MethodError, ModelError, BackendError: from `ropewalk.extend`.
         """
+        task = RETRIEVAL.get(search.task)
+        name, corpus_sha256 = task.text(self.setup.corpus)
         setting = (search.method, search.target_length)
         if setting not in self._known:
             with self.attached(search) as extension:
+                used = None if extension is None else extension.method
                 self._known[setting] = (
                     resolved(self.model, extension),
                     setting_sha256(extension),
                     getattr(getattr(extension, "inner", None), "backend", OWN),
+                    used.corpora if isinstance(used, TunedPositions) else (),
                 )
-        method, does, backend = self._known[setting]
-        task = RETRIEVAL.get(search.task)
+        method, does, backend, trained_on = self._known[setting]
+        if corpus_sha256 in trained_on:
+            raise EvaluationError(f"{method} was trained on {name!r}; test it on another text (--corpus)")
         return [
             Key(
                 task=task.name,
@@ -149,7 +156,7 @@ class EmbeddingBench:
                 document=query,
                 model_sha256=self._hashes[0],
                 tokenizer_sha256=self._hashes[1],
-                corpus_sha256=task.text(self.setup.corpus)[1],
+                corpus_sha256=corpus_sha256,
                 dtype=str(self.network.dtype).removeprefix("torch."),
                 backend=backend,
             )

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Scores closer than this tell nothing apart: the same text read in two batches differs by as much.
+# Of the score itself, and at least of 1: scores closer than this tell nothing apart, for the same text read in two
+# batches differs by as much.
 TIE = 1e-6
 
 
@@ -20,7 +21,7 @@ def ranks(scores: np.ndarray, golds: Sequence[int]) -> list[int]:
         golds: index of the right document of each query.
     """
     own = scores[np.arange(len(golds)), list(golds)]
-    return [int(rank) for rank in (scores >= own[:, None] - TIE).sum(axis=1)]
+    return [int(rank) for rank in (scores >= (own - TIE * np.maximum(1, np.abs(own)))[:, None]).sum(axis=1)]
 
 
 def accuracy_at_1(rank: int) -> float:

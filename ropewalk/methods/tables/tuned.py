@@ -40,6 +40,11 @@ class TunedPositions(TableMethod):
         return Weights.load(self.weights)
 
     @property
+    def corpora(self) -> tuple[str, ...]:
+        """SHA-256 of the texts that the rows were trained on: what they are tested on is another one."""
+        return tuple(self._read.provenance.get("corpora", ()))
+
+    @property
     def stride(self) -> int:
         return self._read.stride
 

@@ -12,6 +12,7 @@ import torch
 from transformers import TrainerCallback
 
 from ropewalk.errors import TrainingError
+from ropewalk.evaluate import corpus
 from ropewalk.methods.tables import TableMethod, parse_table
 from ropewalk.methods.tables.weights import Weights, fingerprint
 from ropewalk.models.embedding.extension import TableExtension
@@ -121,5 +122,10 @@ def _weights(new: NewRows, extension: TableExtension, settings: TuneSettings, da
         target_length=extension.target_length,
         fingerprint=fingerprint(weight.float().cpu().numpy()),
         table=new.table().detach()[table.offset :].float().cpu().numpy(),
-        provenance={"settings": asdict(settings), "data": list(data), "versions": versions()},
+        provenance={
+            "settings": asdict(settings),
+            "data": list(data),
+            "corpora": [corpus.sha256(name) for name in data],
+            "versions": versions(),
+        },
     )

@@ -1,5 +1,7 @@
 """Searches of an embedding model: scores, rows, what a method gains, and going on where it stopped."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,8 @@ from ropewalk.evaluate.embedding.sweep import list_searches, sweep
 from ropewalk.evaluate.row import results, scored_by
 from ropewalk.evaluate.store import Store
 from ropewalk.evaluate.sweep import collect
+from ropewalk.train.embedding.run import tune
+from ropewalk.train.embedding.settings import TuneSettings
 from tests.embedders import LIMIT
 
 QUERIES, CANDIDATES = 12, 16
@@ -188,3 +192,16 @@ def test_prompts_stand_in_rows_and_count_as_tokens(embedder, run, monkeypatch) -
     _, rows = run(["longembed-needle"], lengths=[100], controls=False)
     assert rows[0].key.template == '["question ", "the sky "]'
     assert max(row.reached for row in rows) <= 100
+
+
+def test_rows_are_not_tested_on_the_text_that_they_were_trained_on(run, embedder, tmp_path) -> None:
+    pairs = [(f"the {i} bridge", f"it was built in {i}") for i in range(8)]
+    settings = TuneSettings(
+        method="interpolated-positions", length=8, target_length=2 * LIMIT, steps=1, batch=4, rate=1e-3, warmup=0
+    )
+    tune(embedder, settings, pairs, tmp_path / "run", data=["moby-dick"])
+    method = f"tuned-positions:weights={tmp_path / 'run'}"
+    run(methods=[method], lengths=[80])
+    seen = replace(SETUP, corpus="moby-dick")
+    with pytest.raises(EvaluationError, match="was trained on 'moby-dick'; test it on another text"):
+        run(methods=[method], lengths=[80], setup=seen)
