@@ -35,7 +35,7 @@ def length_of(row: Row) -> str:
 
 
 def table(found: list[Row], kinds: tuple[str, ...]) -> str:
-    """One line per case and shape, one column per length: median (p20-p80), processor time after a slash."""
+    """One line per case and shape, one column per length: processor time / time on the clock (p20-p80)."""
     mine = [row for row in found if row["case"].partition("/")[0] in kinds]
     lengths = sorted({row["length"] for row in mine})
     lines = [
@@ -51,7 +51,7 @@ def table(found: list[Row], kinds: tuple[str, ...]) -> str:
 
 
 def spelled(row: Row) -> str:
-    return f"**{row['ratio']:.2f}** ({row['p20']:.2f}-{row['p80']:.2f}) / {row['cpu_ratio']:.2f}"
+    return f"**{row['cpu_ratio']:.2f}** / {row['ratio']:.2f} ({row['p20']:.2f}-{row['p80']:.2f})"
 
 
 def model_table(found: list[Row]) -> str:
@@ -64,7 +64,7 @@ def model_table(found: list[Row]) -> str:
                 low, high = row[f"{what}_range"]
                 times = f"{row[f'{what}_s']:.3g} s, stock {row[f'{what}_stock_s']:.3g} s"
                 ratio, cpu = row[f"{what}_ratio"], row[f"{what}_cpu_ratio"]
-                cells.append(f"**{ratio:.2f}** ({low:.2f}-{high:.2f}) / {cpu:.2f}; {times}")
+                cells.append(f"**{cpu:.2f}** / {ratio:.2f} ({low:.2f}-{high:.2f}); {times}")
             peak, stock = (row[name] / 2**20 for name in ("peak_bytes", "peak_stock_bytes"))
             cells.append(f"**{row['peak_ratio']:.2f}**; {peak:.0f} MiB, stock {stock:.0f} MiB")
             lines.append("| " + " | ".join(cells) + " |")
@@ -86,7 +86,7 @@ def page(text: str) -> str:
 
 
 def draw() -> None:
-    """Ratios of DPE to stock over the length, prefill and decode, one line per shape and backend."""
+    """Processor time of DPE over that of stock, prefill and decode by length, one line per shape and backend."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -97,11 +97,8 @@ def draw() -> None:
         mine = sorted((row for row in rows() if row["case"] == case), key=lambda row: row["length"])
         for key in dict.fromkeys((row["shape"], row["backend"]) for row in mine):
             points = [row for row in mine if (row["shape"], row["backend"]) == key]
-            lengths = [row["length"] for row in points]
-            line = axis.plot(lengths, [row["ratio"] for row in points], marker="o", label=f"{key[0]}, {key[1]}")[0]
-            axis.fill_between(
-                lengths, [r["p20"] for r in points], [r["p80"] for r in points], alpha=0.15, color=line.get_color()
-            )
+            ratios = [row["cpu_ratio"] for row in points]
+            axis.plot([row["length"] for row in points], ratios, marker="o", label=f"{key[0]}, {key[1]}")
         axis.axhline(1, color="0.4", linewidth=1, linestyle="--")
         axis.set_xscale("log", base=2)
         ticks = sorted({row["length"] for row in mine})
@@ -110,7 +107,7 @@ def draw() -> None:
         axis.set_xlabel("tokens")
         axis.set_title(case.partition("/")[0])
         axis.legend(frameon=False, fontsize=8)
-    axes[0].set_ylabel("time / stock sdpa and rotary")
+    axes[0].set_ylabel("processor time / stock")
     figure.tight_layout()
     figure.savefig(FIGURE, dpi=130, metadata={"Software": None})
 

@@ -27,20 +27,28 @@ NO_MASK = torch.empty(0, dtype=torch.bool)
 
 @dataclass(frozen=True)
 class Bands:
-    """The one-sided regions of a plan, four numbers each, and which of its distinct maps hold in each."""
+    """The one-sided regions of a plan, four numbers each, and which of its distinct maps hold in each.
+
+    Attributes:
+        refused: why such bands cannot be run, or None.
+    """
 
     regions: list[int]
     keys: list[PositionMap]
     key_of: list[int]
     queries: list[PositionMap]
     query_of: list[int]
+    refused: str | None
 
     @classmethod
     def of(cls, plan: Plan) -> "Bands":
         sides = [(side, band) for band in plan.bands for side in band.region.sides]
         keys = _distinct([band.key for _, band in sides])
         queries = _distinct([band.query for _, band in sides])
-        return cls([number for side, _ in sides for number in numbers(side)], *keys, *queries)
+        flat = [number for side, _ in sides for number in numbers(side)]
+        several = any(to.per_head and variants(to) is None for to in (*keys[0], *queries[0]))
+        refused = "a rotary pair has more than two scales or offsets over heads" if several else None
+        return cls(flat, *keys, *queries, refused)
 
 
 class TurningTables(Tables):
@@ -78,10 +86,7 @@ class Compiled(Backend):
             return f"it computes in bfloat16 and float32, not in {str(dtype).removeprefix('torch.')}"
         if grad:
             return "it has no gradients"
-        maps = [to for band in plan.bands for to in (band.query, band.key) if to.per_head]
-        if any(variants(to) is None for to in maps):
-            return "a rotary pair has more than two scales or offsets over heads"
-        return missing(dtype)
+        return self._bands(plan).refused or missing(dtype)
 
     def attend(self, inputs: Inputs, plan: Plan, spec: RotarySpec, layer: int) -> tuple[Tensor, Tensor]:
         total, new = inputs.key.shape[2], inputs.query.shape[2]

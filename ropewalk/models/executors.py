@@ -67,7 +67,7 @@ class Banded:
             plans = self._plans(here, layer, rows, batch, window_of(mask))
             groups += [(sequence, plan, spec, these) for plan, spec, these in plans]
         key, rotated = self._cached(layer, key, value, new, groups)
-        output = query.new_zeros(batch, new, heads, value.shape[-1])
+        output: Tensor | None = None
         for sequence, plan, spec, these in groups:
             index = slice(None) if len(these) == batch else torch.tensor(these, device=query.device)
             inputs = Inputs(
@@ -83,10 +83,11 @@ class Banded:
             backend = choose(self.backend, plan, device=query.device, dtype=query.dtype, grad=inputs.needs_grad)
             result, _ = backend.attend(inputs, plan, spec, layer)
             if len(these) == batch and result.shape[2] == new:
-                output = result.transpose(1, 2)
-            else:
-                output[index, sequence.queries] = result.transpose(1, 2)
-        return output
+                return result.transpose(1, 2)
+            if output is None:
+                output = query.new_zeros(batch, new, heads, value.shape[-1])
+            output[index, sequence.queries] = result.transpose(1, 2)
+        return query.new_zeros(batch, new, heads, value.shape[-1]) if output is None else output
 
     def _cached(
         self, layer: int, key: Tensor, value: Tensor, new: int, groups: list[Group]
@@ -127,7 +128,8 @@ class Banded:
 
     def _reason(self, key: Tensor, groups: list[Group]) -> str | None:
         """Why keys under these plans are not held rotated, or None when they can be."""
-        if len({plan for _, plan, _, _ in groups}) != 1:
+        first = groups[0][1]
+        if any(plan is not first and plan != first for _, plan, _, _ in groups):
             return "rows of a batch have plans of their own"
         if sum(len(rows) for *_, rows in groups) > len(key) or any(cut.positions is not None for cut, *_ in groups):
             return "several documents or positions with gaps in one row"
@@ -158,6 +160,9 @@ class Banded:
             return [(Plan((Band(region),), here.spec.table), here.spec, list(rows))]
         groups: dict[Plan, list[int]] = {}
         plans = self.rows(batch)
+        first = plans[rows[0]]
+        if all(plans[row] is first for row in rows):  # to hash a plan costs as much as a step of decoding in a layer
+            return [(first, here.spec, list(rows))]
         for row in rows:
             groups.setdefault(plans[row], []).append(row)
         return [(plan, here.spec, these) for plan, these in groups.items()]

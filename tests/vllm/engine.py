@@ -1,4 +1,4 @@
-"""One vLLM engine in a process of its own: a job as JSON on stdin, the answers as JSON on the last line of stdout."""
+"""One vLLM engine in a process of its own: a job as JSON on stdin, the answers as JSON on a marked line of stdout."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 NEW = 24  # tokens of an answer
+MARK = "answers: "
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def run(
     )
     if done.returncode:
         raise RuntimeError((done.stdout + done.stderr)[-6000:])
-    answers = json.loads(done.stdout.splitlines()[-1])
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith(MARK)]  # workers write there too
+    answers = json.loads(line.removeprefix(MARK))
     return [[Answer(**answer) for answer in round_] for round_ in answers]
 
 
@@ -88,7 +90,7 @@ def main() -> None:
                 for one in done
             ]
         )
-    print("\n" + json.dumps(answers))
+    print("\n" + MARK + json.dumps(answers), flush=True)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def test_eight_streams_at_once_are_each_as_alone(folder, address) -> None:
             max_tokens=NEW,
             temperature=0,
             stream=True,
-            extra_body={"ignore_eos": True},
+            extra_body={"ignore_eos": True, "skip_special_tokens": False},
         )
         parts = [chunk.choices[0].text async for chunk in stream]
         return [int(word.removeprefix("w")) for word in "".join(parts).split()], len(parts)
@@ -105,4 +105,4 @@ def test_a_request_beyond_the_target_is_refused(folder, address) -> None:
         openai.OpenAI(base_url=address, api_key="none") as client,
         pytest.raises(openai.BadRequestError, match=str(TARGET)),
     ):
-        client.completions.create(model=str(folder), prompt=prompts(TARGET)[0], max_tokens=NEW)
+        client.completions.create(model=str(folder), prompt=prompts(TARGET + 1)[0], max_tokens=NEW)
