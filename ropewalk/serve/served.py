@@ -23,7 +23,6 @@ TESTED = (
     "gemma2",
     "gemma3_text",
     "glm4",
-    "gpt_oss",
     "llama",
     "mistral",
     "phi3",

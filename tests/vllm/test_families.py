@@ -15,19 +15,10 @@ ALTERNATING = {
     "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
 }
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
-YARN = ROPE | {
-    "rope_type": "yarn",
-    "factor": 4.0,
-    "original_max_position_embeddings": 16,
-    "beta_fast": 32.0,
-    "beta_slow": 1.0,
-    "truncate": False,
-}
 OVERRIDES: dict[str, dict[str, Any]] = {
     "gemma2": ALTERNATING | {"query_pre_attn_scalar": 32},  # soft caps too
     "gemma3_text": ALTERNATING | {"query_pre_attn_scalar": 32},  # two tables
     "glm4": {"rope_parameters": ROPE | {"partial_rotary_factor": 0.5}},  # half of the dimensions, interleaved
-    "gpt_oss": ALTERNATING | {"num_local_experts": 4, "num_experts_per_tok": 2, "rope_parameters": YARN},  # sinks
     "mistral": {"sliding_window": None},
     "phi3": {"rope_parameters": ROPE | {"partial_rotary_factor": 0.5}},
     "stablelm": {"rope_parameters": ROPE | {"partial_rotary_factor": 0.25}},
