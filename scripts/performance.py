@@ -68,7 +68,7 @@ def model_table(found: list[Row]) -> str:
             peak, stock = (row[name] / 2**20 for name in ("peak_bytes", "peak_stock_bytes"))
             cells.append(f"**{row['peak_ratio']:.2f}**; {peak:.0f} MiB, stock {stock:.0f} MiB")
             lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 2 else "Not measured yet."
 
 
 def page(text: str) -> str:

@@ -16,6 +16,8 @@ NEAR = 0.04  # five of them
 def made(name: str, trained: int = 40, factor: int = 8, **fields):
     if name in ("pose", "randpos"):
         fields = {"target_length": trained * factor} | fields
+    if name == "mixed":
+        fields = {"pretrained_length": trained, "target_length": trained * factor} | fields
     if name == "e2-llm":
         fields = {"pretrained_length": trained, "max_scale": factor} | fields
     if name == "clex":
@@ -54,7 +56,7 @@ def test_one_generator_gives_one_draw_and_the_next_another(name) -> None:
     first, second = draws(sampler, 40, 90, count=2), draws(sampler, 40, 90, count=2)
     for one, other in zip(first, second, strict=True):
         assert (one.positions == other.positions).all() and (one.tokens == other.tokens).all()
-    assert name == "contiguous" or (first[0].positions != first[1].positions).any()
+    assert name in ("contiguous", "mixed") or (first[0].positions != first[1].positions).any()
 
 
 @pytest.mark.parametrize("name", SAMPLERS.names())
