@@ -13,10 +13,11 @@ from vllm.v1.kv_cache_interface import AttentionSpec, KVCacheLayout
 from ropewalk.attention.base import Backend
 from ropewalk.attention.tables import Tables
 from ropewalk.errors import ModelError
+from ropewalk.models.heads import own_heads
 from ropewalk.serve.batch import Batch, Layer, attend
 from ropewalk.serve.pages import Pages, key_maps
 from ropewalk.serve.plugin import require_same
-from ropewalk.serve.served import Served, own_heads
+from ropewalk.serve.served import Served
 
 TABLES = Tables()  # cos and sin, shared by the layers of a process
 
@@ -165,7 +166,7 @@ class BandedImpl(AttentionImpl[Any]):
     def _read(self, number: int) -> Layer:
         engine = self.engine
         rank, ranks = get_tensor_model_parallel_rank(), get_tensor_model_parallel_world_size()
-        plan = own_heads(engine.now.layer_plan(number, self.window), rank, ranks)
+        plan = own_heads(engine.now.layer_plan(number, self.window), (rank, ranks))
         maps = key_maps(plan, rotated=engine.rotated)
         assert len(maps) <= engine.copies()
         return Layer(number, engine.core, plan, engine.now.spec, maps, self.scale, self.softcap, self.sinks)

@@ -14,7 +14,7 @@ from ropewalk.models.manifest import Manifest, require_plan
 from ropewalk.models.method_files import unpack
 from ropewalk.models.sidecar import ARRAYS
 from ropewalk.models.spec import rope_parameters, spec_from_config
-from ropewalk.plan import Band, Plan, PositionMap, Region
+from ropewalk.plan import Band, Plan, Region
 from ropewalk.rotary import FrequencyTable, RotarySpec, default_inv_freq
 from ropewalk.serve.setting import Setting
 
@@ -108,25 +108,6 @@ def require_family(config: PretrainedConfig) -> None:
             f"ropewalk's vLLM plug-in was not tested on {config.model_type} models; tested: {', '.join(TESTED)}; "
             "run this one in transformers with ropewalk"
         )
-
-
-def own_heads(plan: Plan, rank: int, ranks: int) -> Plan:
-    """The plan for the query heads that one of several tensor-parallel ranks has: the rank-th of equal parts."""
-
-    def part(grid: Grid) -> Grid:
-        heads = grid.array.shape[1]
-        if heads == 1:
-            return grid
-        assert heads % ranks == 0, "an engine splits query heads evenly"
-        own = heads // ranks
-        return Grid(grid.array[:, rank * own : (rank + 1) * own])
-
-    def of(to: PositionMap) -> PositionMap:
-        return replace(to, scale=part(to.scale), offset=part(to.offset))
-
-    if ranks == 1:
-        return plan
-    return replace(plan, bands=tuple(Band(band.region, of(band.query), of(band.key)) for band in plan.bands))
 
 
 def _saved(folder: Path, config: PretrainedConfig) -> tuple[Method, int, RotarySpec]:

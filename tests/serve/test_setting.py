@@ -10,10 +10,11 @@ import ropewalk
 from ropewalk.errors import MethodError, ModelError, ProfileError, RopewalkError
 from ropewalk.grid import Grid
 from ropewalk.methods import DPE
+from ropewalk.models.heads import own_heads
 from ropewalk.models.loading import load_model
 from ropewalk.plan import Plan
 from ropewalk.rotary import FrequencyTable
-from ropewalk.serve.served import TESTED, own_heads, served
+from ropewalk.serve.served import TESTED, served
 from ropewalk.serve.setting import Setting, setting_of
 from tests.architectures import PRETRAINED_LENGTH, SIZES, WORKS
 from tests.models.saved import TARGET, save_base
@@ -108,11 +109,11 @@ def test_ranks_have_the_heads_of_the_whole_plan() -> None:
     mask = Grid(np.random.default_rng(0).integers(0, 2, (2, 4, 4)).astype(float))
     spec = served(Setting(method="none"), config_of(), 256).spec
     whole = DPE(mask=mask).plan(spec, 256)
-    parts = [own_heads(whole, rank, 2) for rank in range(2)]
+    parts = [own_heads(whole, (rank, 2)) for rank in range(2)]
     together = np.concatenate([part.bands[1].query.scale.array for part in parts], 1)
     np.testing.assert_array_equal(together, whole.bands[1].query.scale.array)
     plain = Plan(DPE().plan(spec, 256).bands, FrequencyTable(Grid(spec.inv_freq)))
-    assert own_heads(plain, 1, 2) == plain
+    assert own_heads(plain, (1, 2)) == plain
 
 
 @pytest.fixture(scope="module")
