@@ -139,7 +139,11 @@ def _formula(one: PositionMap, letter: str, band: str, layer: int, legend: dict[
         inner = f"floor({inner})" if one.floor else inner
     shift = _number(offset, f"o{band}{letter}", legend) if (offset != 0).any() or not inner else ""
     result = f"{inner} + {shift}" if inner and shift else inner or shift
-    return result.replace("+ -", "- ") if one.cap is None else f"min({result}, {one.cap:,.0f})"
+    result = result.replace("+ -", "- ") if one.cap is None else f"min({result}, {one.cap:,.0f})"
+    if not one.retained:
+        return result
+    stretch = _number(one.stretch.layer(layer)[0], f"t{band}", legend)
+    return f"{letter} < {one.retained:,}: {letter} * {stretch}, else {result}"
 
 
 def _number(values: np.ndarray, name: str, legend: dict[str, str]) -> str:

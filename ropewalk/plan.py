@@ -28,7 +28,7 @@ Side = Literal["past", "future", "both"]
 
 @dataclass(frozen=True)
 class PositionMap:
-    """p -> min(f((p mod modulus) / scale) + offset, cap), with f the floor or the identity.
+    """p -> min(f((p mod modulus) / scale) + offset, cap), with f the floor or the identity; retained: p -> p * stretch.
 
     Attributes:
         scale: tokens that share one position, >= 1 or infinity (then the map is the constant `offset`); a Grid.
@@ -36,6 +36,8 @@ class PositionMap:
         floor: take the floor of the quotient.
         modulus: positions start anew every so many tokens, or None.
         cap: largest position, or None.
+        retained: tokens at the start of a text that have positions of their own, p * stretch.
+        stretch: positions in a token for these; a Grid that layers and heads share.
     """
 
     scale: Grid = field(default_factory=lambda: Grid(1.0))
@@ -43,10 +45,17 @@ class PositionMap:
     floor: bool = False
     modulus: int | None = None
     cap: float | None = None
+    retained: int = 0
+    stretch: Grid = field(default_factory=lambda: Grid(1.0))
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scale", Grid.of(self.scale))
-        object.__setattr__(self, "offset", Grid.of(self.offset))
+        for name in ("scale", "offset", "stretch"):
+            object.__setattr__(self, name, Grid.of(getattr(self, name)))
+        if self.retained < 0 or self.stretch.array.shape[:2] != (1, 1):
+            raise MethodError(
+                f"retained tokens are 0 or more, and one stretch serves all layers and heads; got {self.retained} and "
+                f"a stretch of shape {self.stretch.array.shape}"
+            )
 
     def __call__(self, positions: Tensor, layer: int = 0) -> Tensor:
         """Map token positions [N] to float64 [heads or 1, N, pairs or 1] for one layer."""
@@ -59,12 +68,18 @@ class PositionMap:
         if self.floor:
             p = p.floor()
         p = p + offset
-        return p if self.cap is None else p.clamp(max=self.cap)
+        p = p if self.cap is None else p.clamp(max=self.cap)
+        if not self.retained:
+            return p
+        plain = positions.double()[None, :, None]
+        stretch = torch.tensor(self.stretch.layer(layer), device=positions.device)[:, None, :]
+        return torch.where(plain < self.retained, plain * stretch, p)
 
     @property
     def identity(self) -> bool:
         """True when every position maps to itself."""
-        return self.scale.equals(1) and self.offset.equals(0) and self.modulus is None and self.cap is None
+        plain = self.scale.equals(1) and self.offset.equals(0) and self.modulus is None and self.cap is None
+        return plain and (not self.retained or self.stretch.equals(1))
 
     @property
     def per_layer(self) -> bool:
@@ -77,18 +92,22 @@ class PositionMap:
         return max(self.scale.array.shape[1], self.offset.array.shape[1]) > 1
 
     def to_json(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-        return {
+        value = {
             "scale": self.scale.to_json(arrays),
             "offset": self.offset.to_json(arrays),
             "floor": self.floor,
             "modulus": self.modulus,
             "cap": self.cap,
         }
+        # Only where there are any: hashes of plans stand in stored rows.
+        kept = {"retained": self.retained, "stretch": self.stretch.to_json(arrays)} if self.retained else {}
+        return value | kept
 
     @classmethod
     def from_json(cls, value: dict[str, Any], arrays: dict[str, np.ndarray]) -> "PositionMap":
-        grids = {name: Grid.from_json(value[name], arrays) for name in ("scale", "offset")}
-        return cls(**grids, floor=value["floor"], modulus=value["modulus"], cap=value["cap"])
+        grids = {name: Grid.from_json(value[name], arrays) for name in ("scale", "offset", "stretch") if name in value}
+        numbers = {name: value[name] for name in ("floor", "modulus", "cap")}
+        return cls(**grids, **numbers, retained=value.get("retained", 0))
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class FactorRequest:
         documents: that every candidate reads (LongRoPE: 5 or 3, LongRoPE2: 10).
         knots: of CMA-ES; None: KNOTS, or one for every pair where there are fewer.
         population: sizes of the published search.
+        retain: search how many start tokens keep their angles too, with "longrope".
     """
 
     model: str
@@ -39,6 +40,7 @@ class FactorRequest:
     documents: int = 2
     knots: int | None = None
     population: Sizes = field(default_factory=Sizes)
+    retain: bool = False
     task: str = "needle"
     corpus: str = CORPUS
     seed: int = 0
@@ -49,6 +51,8 @@ class FactorRequest:
             raise EvaluationError(f"unknown search {self.search!r}; give one of {', '.join(SEARCHES)}")
         if self.objective not in ("", *OBJECTIVES):
             raise EvaluationError(f"unknown objective {self.objective!r}; give one of {', '.join(OBJECTIVES)}")
+        if self.retain and self.search != "longrope":
+            raise EvaluationError(f"{self.search} does not search start tokens to retain; take search longrope")
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name."""

@@ -14,7 +14,7 @@ from ropewalk.calibrate.critical import critical_pair, critical_range
 from ropewalk.calibrate.dpe import beside, require_out
 from ropewalk.calibrate.evolution_strategy import CMA, usual_population
 from ropewalk.calibrate.factor_request import USUAL, FactorRequest, knots_of
-from ropewalk.calibrate.genome import TWICE, Critical, Monotone, rounded
+from ropewalk.calibrate.genome import RETAINED, TWICE, Critical, Monotone, rounded
 from ropewalk.calibrate.held_out import HeldOut, hold_out
 from ropewalk.calibrate.knots import Curve, two_places
 from ropewalk.calibrate.measured import OBJECTIVES, Measured
@@ -87,7 +87,7 @@ def run(
     documents = range(request.documents)
 
     def method(setting: Setting) -> str:
-        return str(LongRoPE(long=setting[: spec.pairs]))
+        return str(_method(request, spec, setting))
 
     readings = settle_readings(
         record,
@@ -132,6 +132,11 @@ def run(
     return _profile(request, spec, measured, found, compared, rivals, readings, known)
 
 
+def _method(request: FactorRequest, spec: RotarySpec, setting: Setting) -> LongRoPE:
+    retain = int(setting[-1]) if request.retain and len(setting) > spec.pairs else None
+    return LongRoPE(long=setting[: spec.pairs], retain=retain or None)
+
+
 def seed_factors(spec: RotarySpec, factor: float) -> dict[str, np.ndarray]:
     """Factors per pair that searches start from.
 
@@ -157,7 +162,8 @@ def _population(
     after: Any,
 ) -> Minimum:
     factor = extension_factor(spec, request.target_length)
-    genome = Monotone(factor) if request.search == "longrope" else Critical(spec, factor)
+    retain = RETAINED if request.retain else (0,)
+    genome = Monotone(factor, retain) if request.search == "longrope" else Critical(spec, factor)
     published = [seeds[name].tolist() for name in ("pi", "ntk", "yarn")]
     strategy = Evolution(genome, published, sizes=request.population, seed=request.seed)
     return minimise(strategy, price, evaluations=candidates, after=after)
@@ -195,17 +201,22 @@ def _profile(
     known: dict[str, Any],
 ) -> Profile:
     factor = extension_factor(spec, request.target_length)
+    best = _method(request, spec, found.setting)
+    assert best.long is not None
     if compared.kept == SEARCHED:
-        long: Sequence[float] = found.setting[: spec.pairs]
+        long: Sequence[float] = best.long
         scaling = math.sqrt(1 + math.log(factor) / math.log(spec.pretrained_length))
     else:
         rival = rivals[compared.kept].resolve(spec, request.target_length)
         long, scaling = rival.slowdown(spec).tolist(), rival.attention_scaling()
     values = {"long": list(long), "factor": factor, "attention_factor": scaling}
+    if compared.kept == SEARCHED and best.retain:
+        values["retain"] = best.retain
     made = provenance(request.to_json(), spec, measured, readings=readings, known=known) | {
         "kept": compared.kept,
         "searched": {
-            "long": list(found.setting[: spec.pairs]),
+            "long": list(best.long),
+            "retain": best.retain or 0,
             "critical": int(found.setting[-1]) if request.search == "longrope2" else None,
             "cost": found.cost,
             "candidates": found.evaluated,

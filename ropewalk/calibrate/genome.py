@@ -1,6 +1,7 @@
 """What evolves in the searches of LongRoPE and LongRoPE2.
 
-An individual is a tuple: a factor lambda_i for every pair and, of LongRoPE2, its critical dimension after them.
+An individual is a tuple: a factor lambda_i for every pair and one number after them, of LongRoPE the start tokens that
+are retained, of LongRoPE2 its critical dimension.
 """
 
 import random
@@ -16,6 +17,7 @@ from ropewalk.rotary import RotarySpec
 # LongRoPE's table 4: the step of a factor, and the largest one over s.
 PRECISION = 100  # steps in a factor of 1
 LARGEST = 1.25
+RETAINED = (0, 1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 64, 128, 256)  # start tokens, the same table
 # LongRoPE2's factors beyond the critical dimension: s to twice s.
 TWICE = 2.0
 
@@ -53,30 +55,36 @@ class Monotone:
     """LongRoPE's: 1 <= lambda_i <= lambda_{i + 1} <= 1.25 s in steps of 0.01 (arXiv 2402.13753, table 4, algorithm 1).
 
     Departures from the authors' code, which departs from the paper: mutants reach up to 1.25 s (the code: 1 + s), and a
-    crossover takes as many factors as it draws (the code: the first that it may). Start tokens that keep their
-    positions are not searched: no engine's configuration holds them, and the paper gained little by them (table 11).
+    crossover takes as many factors as it draws (the code: the first that it may). Start tokens are retained only when
+    asked for: no engine's configuration holds them, and the paper gained little by them (table 11).
 
     Attributes:
         factor: s = target / trained.
+        retain: numbers of start tokens to choose from, 0 first.
     """
 
     factor: float
+    retain: tuple[int, ...] = (0,)
 
     def first(self, seeds: Sequence[Sequence[float]], rng: random.Random) -> list[Setting]:
-        """The seeds themselves."""
-        return [rounded(np.clip(seed, 1.0, LARGEST * self.factor)) for seed in seeds]
+        """The seeds themselves, with no start token retained."""
+        return [(*rounded(np.clip(seed, 1.0, LARGEST * self.factor)), 0.0) for seed in seeds]
 
     def mutant(self, one: Setting, rng: random.Random, probability: float) -> Setting:
-        """Each factor redrawn with a probability between its neighbours."""
-        factors = list(one)
+        """Each factor redrawn with a probability between its neighbours, and so the start tokens."""
+        factors, retained = list(one[:-1]), one[-1]
         redrawn(factors, rng, probability, low=1.0, high=LARGEST * self.factor)
-        return tuple(factors)
+        if len(self.retain) > 1 and rng.random() < probability:
+            retained = float(rng.choice(self.retain))
+        return (*factors, retained)
 
     def child(self, one: Setting, other: Setting, rng: random.Random, probability: float) -> Setting:
-        """Each factor of the other parent with a probability, where they stay in order."""
-        factors = list(one)
-        exchanged(factors, other, rng, probability, 0)
-        return tuple(factors)
+        """Each factor of the other parent with a probability, where they stay in order, and so its start tokens."""
+        factors, retained = list(one[:-1]), one[-1]
+        exchanged(factors, other[:-1], rng, probability, 0)
+        if len(self.retain) > 1 and rng.random() < probability:
+            retained = other[-1]
+        return (*factors, retained)
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,9 @@ def longrope(
     iterations: Annotated[
         int, typer.Option("--iterations", metavar="INTEGER", min=1, help="Of longrope and longrope2.")
     ] = 40,
+    retain: Annotated[
+        bool, typer.Option("--retain", help="Of longrope: search how many start tokens keep their angles, too.")
+    ] = False,
     task: Task = "needle",
     corpus: Corpus = "moby-dick",
     seed: Seed = 0,
@@ -166,6 +169,7 @@ def longrope(
             documents=documents,
             knots=knots,
             population=Sizes(population, 2 * quarter, quarter, quarter, iterations=iterations),
+            retain=retain,
             task=task,
             corpus=corpus,
             seed=seed,

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from ropewalk.errors import MethodError
 from ropewalk.methods.base import Choice, FrequencyMethod, Method, PositionMethod
+from ropewalk.methods.longrope import LongRoPE
 from ropewalk.plan import Band, Plan
 from ropewalk.rotary import FrequencyTable, RotarySpec
 
@@ -31,6 +32,8 @@ class Combined(Method):
                 f"{self.position}+{self.frequency}: join one position method and one frequency method, "
                 "in this order (dpe+yarn, string+yarn:factor=2)"
             )
+        if isinstance(self.frequency, LongRoPE) and self.frequency.retain:
+            raise MethodError(f"{self}: start tokens that longrope retains have no place beside {self.position.name}")
         if self.logit_scale is not None or self.log_n is not None:
             raise MethodError(f"{self}: give logit_scale and log_n to one of the two parts")
 

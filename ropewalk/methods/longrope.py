@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,6 +11,7 @@ import numpy as np
 from ropewalk.errors import MethodError, ProfileError
 from ropewalk.grid import Grid
 from ropewalk.methods.base import METHODS, Choice, FrequencyMethod, require
+from ropewalk.plan import Plan, PositionMap
 from ropewalk.profile import find_profile
 from ropewalk.rotary import FrequencyTable, RotarySpec
 
@@ -21,8 +22,9 @@ class LongRoPE(FrequencyMethod):
     """longrope: given factors per rotary pair, one set up to the original window and one beyond it.
 
     theta'_i = theta_i / lambda_i with lambda = short for texts of at most `original` tokens and long beyond
-    (arXiv 2402.13753; the form of transformers, which has no start-token retention). Which set holds is fixed per text
-    when it is admitted. Attention factor sqrt(1 + ln s / ln L).
+    (arXiv 2402.13753; the form of transformers). Which set holds is fixed per text when it is admitted. The first
+    `retain` tokens keep the angles of the model's own frequencies (section 3.2; transformers has no word for it).
+    Attention factor sqrt(1 + ln s / ln L).
 
     Attributes:
         long: one factor per pair for long texts.
@@ -32,6 +34,7 @@ class LongRoPE(FrequencyMethod):
         attention_factor: multiplies cos and sin. Left out: the file's, or sqrt(1 + ln s / ln L).
         file: JSON with "long_factor" and, optionally, "short_factor" and "attention_factor", as in a configuration.
         profile: path of a searched profile (`ropewalk calibrate longrope`); what is given beside it wins.
+        retain: start tokens that keep their angles. Left out: the profile's, or 0. It takes attention over.
     """
 
     name: ClassVar[str] = "longrope"
@@ -48,6 +51,7 @@ class LongRoPE(FrequencyMethod):
     attention_factor: float | None = None
     file: Path | None = None
     profile: Path | None = None
+    retain: int | None = None
 
     def choose(self, spec: RotarySpec, target_length: int) -> dict[str, Choice]:
         original = self.original or spec.pretrained_length
@@ -55,6 +59,7 @@ class LongRoPE(FrequencyMethod):
             "original": (original, "the trained window"),
             "short": ((1.0,) * spec.pairs, "the model's own frequencies"),
             "factor": (max(1.0, target_length / original), "target / original"),
+            "retain": (0, "no start token keeps its angles"),
         }
         if self.file is not None:
             own |= self._from_file(self.file)
@@ -93,6 +98,8 @@ class LongRoPE(FrequencyMethod):
                 for name in ("factor", "attention_factor")
                 if name in profile.values
             }
+            if "retain" in profile.values:
+                own["retain"] = (int(profile.values["retain"]), reason)
         except (KeyError, TypeError, ValueError) as error:
             raise ProfileError(f"the profile {str(path)!r} lacks numbers of longrope: {error!r}") from error
         return own
@@ -121,6 +128,17 @@ class LongRoPE(FrequencyMethod):
             require(self, field, all(math.isfinite(f) and f > 0 for f in factors), "a list of numbers above 0")
         require(self, "original", self.original > 1, "at least 2 tokens")
         require(self, "factor", self.factor >= 1, "at least 1")
+        assert self.retain is not None
+        require(self, "retain", self.retain >= 0, "0 tokens or more")
+
+    def plan(self, spec: RotarySpec, length: int) -> Plan:
+        """The table, and for retained tokens the positions that undo it."""
+        method, plan = self.resolve(spec, length), super().plan(spec, length)
+        if not method.retain:
+            return plan
+        slowdown = np.array(spec.inv_freq) / plan.table.inv_freq.layer(0)[0]
+        to = PositionMap(retained=method.retain, stretch=Grid(slowdown))
+        return replace(plan, bands=tuple(replace(band, query=to, key=to) for band in plan.bands))
 
     def table(self, spec: RotarySpec, length: int) -> FrequencyTable:
         assert (

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 import ropewalk
 from ropewalk.calibrate import factors
@@ -23,6 +24,7 @@ from ropewalk.models.huggingface import read_spec
 from ropewalk.profile import Profile
 from ropewalk.rotary import RotarySpec, default_inv_freq
 from tests.fixture import recipe
+from tests.oracles import distances
 
 TARGET = 4 * recipe.PRETRAINED_LENGTH
 SMALL = Sizes(8, 4, 2, 2, iterations=2)
@@ -67,6 +69,22 @@ def test_search_keeps_its_budget_and_its_profile_serves_longrope(fixture_model, 
     assert table.attention_scaling == pytest.approx(profile.values["attention_factor"])
     kept = {"searched": math.sqrt(1 + math.log(4) / math.log(128)), "yarn": 0.1 * math.log(4) + 1}
     assert profile.values["attention_factor"] == pytest.approx(kept.get(found["kept"], 1.0))
+
+
+def test_start_tokens_are_searched_and_kept_in_the_profile(fixture_model, needles, tmp_path):
+    model, _ = fixture_model
+    out = tmp_path / "f.json"
+    profile = searched(fixture_model, asking(needles, search="longrope", retain=True), out)
+    trials = {trial["method"] for trial in profile.provenance["trials"]}
+    retained = {parse(method).retain for method in trials if method.startswith("longrope")}
+    assert None in retained and len(retained) > 2
+    profile.values["retain"] = 4
+    profile.save(out)
+    with ropewalk.extend(model, f"longrope:profile={out}") as extension:
+        assert extension.method.retain == 4 and extension.plan.takes_attention
+        factors = torch.tensor(profile.values["long"], dtype=torch.float64)
+        ours = extension.plan.effective_distance(9)
+        assert torch.allclose(ours, distances.retained(9, 4, factors))
 
 
 @pytest.mark.parametrize(("name", "readings"), [("cma", 40), ("longrope2", 32)])

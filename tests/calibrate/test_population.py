@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from ropewalk.calibrate.genome import LARGEST, Critical, Monotone
+from ropewalk.calibrate.genome import LARGEST, RETAINED, Critical, Monotone
 from ropewalk.calibrate.minimise import minimise
 from ropewalk.calibrate.population import Evolution, Sizes
 from ropewalk.errors import EvaluationError
@@ -38,8 +38,8 @@ def everything(genome, sizes=SMALL, seed=0):
 def test_longropes_individuals_keep_its_constraints():
     asked, found = everything(Monotone(FACTOR))
     for one in asked:
-        factors = one
-        assert len(one) == 16 and all(a <= b for a, b in itertools.pairwise(factors))
+        factors = one[:-1]
+        assert len(factors) == 16 and one[-1] == 0 and all(a <= b for a, b in itertools.pairwise(factors))
         assert factors[0] >= 1 and factors[-1] <= LARGEST * FACTOR
         assert all(abs(100 * value - round(100 * value)) < 1e-9 for value in factors)
     assert found.setting in asked
@@ -66,10 +66,26 @@ def test_published_sizes_ask_for_as_many_candidates_as_published():
 
 def test_first_population_holds_the_seeds_and_evolution_improves_on_them():
     asked, found = everything(Monotone(FACTOR), sizes=Sizes(32, 16, 8, 8, iterations=30))
-    first = [tuple(round(value, 2) for value in seed) for seed in SEEDS]
+    first = [(*(round(value, 2) for value in seed), 0.0) for seed in SEEDS]
     assert asked[:3] == first
     assert found.cost < min(distance(first)) / 2
     assert list(found.generations) == sorted(found.generations, reverse=True)
+
+
+def test_start_tokens_are_searched_when_asked_for():
+    """A truth that wants 12 of them beside its factors."""
+    asked = []
+
+    def price(settings):
+        asked.extend(settings)
+        return [cost + abs(one[-1] - 12) for cost, one in zip(distance(settings), settings, strict=True)]
+
+    genome = Monotone(FACTOR, RETAINED)
+    found = minimise(
+        Evolution(genome, SEEDS, sizes=Sizes(32, 16, 8, 8, iterations=10), seed=0), price, evaluations=10_000
+    )
+    assert {one[-1] for one in asked} <= set(RETAINED) and len({one[-1] for one in asked}) > 5
+    assert found.setting[-1] == 12
 
 
 @pytest.mark.parametrize("genome", [Monotone(FACTOR), Critical(SPEC, FACTOR)], ids=["longrope", "longrope2"])
@@ -83,9 +99,9 @@ def test_same_seed_asks_for_the_same_whatever_else_draws(genome):
 
 def test_child_takes_genes_of_both_parents():
     genome, rng = Monotone(FACTOR), random.Random(0)
-    one, other = (*[1.0] * 8, *[4.0] * 8), (*[1.0] * 6, *[2.0] * 4, *[4.0] * 6)
+    one, other = (*[1.0] * 8, *[4.0] * 8, 0.0), (*[1.0] * 6, *[2.0] * 4, *[4.0] * 6, 0.0)
     child = genome.child(one, other, rng, 1.0)
-    assert child != one and set(child) <= {1.0, 2.0, 4.0}
+    assert child != one and set(child[:-1]) <= {1.0, 2.0, 4.0}
     assert genome.child(one, one, rng, 1.0) == one
 
 

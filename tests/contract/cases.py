@@ -53,6 +53,12 @@ class Case:
     def plan(self) -> Plan:
         return self.method.plan(self.spec, self.length)
 
+    @property
+    def retains(self) -> bool:
+        """True when start tokens of LongRoPE keep angles that the table changes."""
+        changed = (self.table[0] != frequencies.plain(self.spec.rotary_dim, self.spec.base)).any()
+        return bool(getattr(self.method, "retain", 0) and changed)
+
     def query_scale(self, positions: Tensor) -> Tensor | None:
         """max(1, ln(m + 1) / ln L) of every query position, or None."""
         if not self.log_n:
@@ -257,5 +263,10 @@ def cases(draw: Draw, name: str) -> Case:
         gains = _gains(draw)
         methods.append(METHODS.get(part)(**fields, **gains))
         case = replace(case, logit_scale=case.logit_scale * gains["logit_scale"], log_n=case.log_n or gains["log_n"])
+    if name == "longrope":
+        retain = draw(st.sampled_from([0, 1, 7]))
+        slowdown = torch.from_numpy(frequencies.plain(spec.rotary_dim, spec.base) / case.table[0])
+        methods[0] = replace(methods[0], retain=retain)
+        case = replace(case, distance=lambda T, layer: distances.retained(T, retain, slowdown))
     method = methods[0] if len(methods) == 1 else Combined(position=methods[0], frequency=methods[1])
     return replace(case, method=method)

@@ -30,6 +30,17 @@ def plain(T: int) -> Tensor:
     return _causal(m - n, m - n)
 
 
+def retained(T: int, tokens: int, factors: Tensor) -> Tensor:
+    """LongRoPE's start tokens under a table theta_i / lambda_i (arXiv 2402.13753, section 3.2). Shape [1, T, T, pairs].
+
+    A token before `tokens` has angle n theta_i, any other n theta_i / lambda_i: in units of theta_i / lambda_i, n
+    lambda_i and n.
+    """
+    m, n = _rows_and_columns(T)
+    at = [torch.where(one < tokens, one * factors.double(), one) for one in (m, n)]
+    return _causal(at[0] - at[1], m - n)
+
+
 def self_extend(T: int, group: Number, window: Number) -> Tensor:
     """Self-Extend (arXiv 2401.01325), group G and neighbour window w. Shape [1, T, T, 1].
 

@@ -69,6 +69,8 @@ def inexpressible(plan: Plan) -> str | None:
     band = plan.bands[0]
     if any(one.query.per_head or one.key.per_head for one in plan.bands):
         return "its positions differ by head (a key-dimension mask), which no engine's configuration can say"
+    if band.key.retained:
+        return "start tokens keep their own angles, which no engine's configuration can say"
     if len(plan.bands) > 1 or not (band.query.identity and band.key.identity):
         return "it changes positions, which no engine's configuration can say"
     if plan.log_n is not None or plan.logit_scale != 1:

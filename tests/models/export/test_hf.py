@@ -195,6 +195,7 @@ def test_buckets_are_the_tables_that_a_method_takes() -> None:
         ("self-extend+yarn", "changes positions"),
         ("yarn:logit_scale=1.1", "scales logits"),
         ("yarn:log_n=true", "scales logits"),
+        ("longrope:retain=4,long=" + "/".join(["2"] * 8), "start tokens keep their own angles"),
         ("none", "nothing to export"),
     ],
 )
