@@ -58,8 +58,7 @@ def own_task(folder: Path) -> AbsTaskRetrieval:
     Raises:
         EvaluationError: a file that is missing or malformed, an empty text, or a judgement of an id that is not there.
     """
-    corpus = dict(_records(folder / CORPUS))
-    queries = dict(_records(folder / QUERIES))
+    corpus, queries = _records(folder / CORPUS), _records(folder / QUERIES)
     judged: dict[str, dict[str, int]] = {}
     for place, line in _lines(folder / JUDGEMENTS, head=True):
         parts = line.split("\t")
@@ -118,7 +117,8 @@ class _Own(AbsTaskRetrieval):
         self.data_loaded = True
 
 
-def _records(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+def _records(path: Path) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
     for place, line in _lines(path):
         try:
             record = json.loads(line)
@@ -130,7 +130,12 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
             raise EvaluationError(
                 f"{place}: the text of {key!r} is empty, and nothing can be found by it; leave it out"
             )
-        yield key, {"text": text, **({"title": str(title)} if title else {})}
+        if key in found:
+            raise EvaluationError(
+                f"{place}: there is an earlier line with _id {key!r}; give every one an _id of its own"
+            )
+        found[key] = {"text": text, **({"title": str(title)} if title else {})}
+    return found
 
 
 def _lines(path: Path, *, head: bool = False) -> Iterator[tuple[str, str]]:

@@ -24,22 +24,28 @@ def load_embedder(source: str, *, pooling: str | None = None, device: str = "cpu
         device: to put it on.
 
     Raises:
-        ModelError: sentence-transformers is missing, the source is not there or cannot be read, pooling is not known.
+        ModelError: sentence-transformers is missing, the source is not there or cannot be read, pooling is not known,
+            missing for a model that is no pipeline, or given for one that is.
     """
     if find_spec("sentence_transformers") is None:
         raise ModelError("embedding models need sentence-transformers, which is missing; pip install 'ropewalk[embed]'")
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from sentence_transformers.util import is_sentence_transformer_model
 
     packaged = _packaged(source)
     place = locate(source) if packaged is None else str(packaged)
-    saved = packaged is not None or (Path(place) / MODULES).is_file() or not Path(place).is_dir()
-    if pooling is None and not saved:
-        raise ModelError(f"{source} is no saved pipeline; say how its states become one embedding: pooling {POOLINGS}")
     if pooling is not None and pooling not in POOLINGS:
         raise ModelError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
     try:
-        if pooling is None:
+        saved = is_sentence_transformer_model(place)
+        if pooling is None and not saved:
+            raise ModelError(
+                f"{source} is no saved pipeline; say how its states become one embedding: pooling {POOLINGS}"
+            )
+        if pooling is not None and saved:
+            raise ModelError(f"{source} is a saved pipeline, which pools in its own way; leave pooling {pooling!r} out")
+        if saved:
             return SentenceTransformer(place, device=device).eval()
         first = Transformer(place)
         modules = [first, Pooling(first.get_embedding_dimension(), pooling_mode=pooling), Normalize()]

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import EntryNotFoundError
 
 import ropewalk
 from ropewalk.errors import ModelError
@@ -42,6 +43,23 @@ def test_plain_model_is_pooled_as_asked_and_only_so(tmp_path: Path) -> None:
         state = llama()(**given).last_hidden_state[0, -1].numpy()
     found = load_embedder(folder, pooling="lasttoken").encode(words(5))
     assert np.allclose(found, state / np.linalg.norm(state), atol=1e-6)
+
+
+def test_pipeline_keeps_its_own_pooling(tmp_path: Path) -> None:
+    pipeline(build("bert")).save_pretrained(str(tmp_path / "saved"))
+    with pytest.raises(ModelError, match="is a saved pipeline, which pools in its own way; leave pooling 'cls' out"):
+        load_embedder(str(tmp_path / "saved"), pooling="cls")
+
+
+def test_hub_model_that_is_no_pipeline_is_not_pooled_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: None)
+    monkeypatch.setattr("sentence_transformers.util.file_io.hf_hub_download", _no_such_file)
+    with pytest.raises(ModelError, match="ropewalk-tests/plain is no saved pipeline"):
+        load_embedder("ropewalk-tests/plain")
+
+
+def _no_such_file(*_: object, **__: object) -> str:
+    raise EntryNotFoundError("modules.json")
 
 
 def test_source_that_is_not_there_is_named(tmp_path: Path) -> None:
