@@ -105,9 +105,11 @@ class PositionMap:
 
     @classmethod
     def from_json(cls, value: dict[str, Any], arrays: dict[str, np.ndarray]) -> "PositionMap":
-        grids = {name: Grid.from_json(value[name], arrays) for name in ("scale", "offset", "stretch") if name in value}
-        numbers = {name: value[name] for name in ("floor", "modulus", "cap")}
-        return cls(**grids, **numbers, retained=value.get("retained", 0))
+        scale, offset, *stretch = (
+            Grid.from_json(value[name], arrays) for name in ("scale", "offset", "stretch") if name in value
+        )
+        plain = cls(scale, offset, value["floor"], value["modulus"], value["cap"])
+        return replace(plain, retained=value["retained"], stretch=stretch[0]) if stretch else plain
 
 
 @dataclass(frozen=True)

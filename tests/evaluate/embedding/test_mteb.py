@@ -148,6 +148,11 @@ def test_what_cannot_be_run_is_refused(options, error, message, run, store) -> N
     ("file", "text", "message"),
     [
         ("corpus.jsonl", '{"_id": "d0"}', "line 1 of .*corpus.jsonl': wanted"),
+        (
+            "corpus.jsonl",
+            '{"_id": 7, "text": "one"}\n{"_id": "7", "text": "two"}',
+            "there is an earlier line with _id '7'",
+        ),
         ("corpus.jsonl", "no json", "line 1 of .*corpus.jsonl': wanted"),
         (
             "queries.jsonl",
