@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ropewalk.cli.options import Backend, Json, ModelArgument, Seed, read_length
+from ropewalk.cli.options import Backend, Json, ModelArgument, Seed, length_option
 from ropewalk.cli.output import Output, opened
 from ropewalk.cli.readings import Readings
 from ropewalk.cli.searches import Budget, Corpus, Out, Ray, Task, Workers, joint, longrope
@@ -35,13 +35,7 @@ def dpe(
     model: ModelArgument,
     target: Annotated[
         int,
-        typer.Option(
-            "--target",
-            parser=read_length,
-            metavar="LENGTH",
-            help="Tokens to calibrate for: the trained window, or more.",
-            show_default=False,
-        ),
+        length_option("--target", "Tokens to calibrate for: the trained window, or more.", show_default=False),
     ],
     out: Out,
     budget: Budget = "1h",

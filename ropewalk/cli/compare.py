@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ropewalk.cli.options import Json, StoreOption, read_length
+from ropewalk.cli.options import Json, StoreOption, length_option
 from ropewalk.cli.output import opened
 
 
@@ -15,13 +15,7 @@ def compare(
     store: StoreOption = Path("runs/results.db"),
     target_length: Annotated[
         int | None,
-        typer.Option(
-            "--target-length",
-            parser=read_length,
-            metavar="LENGTH",
-            help="Only methods that were set up for this many tokens.",
-            show_default="all",
-        ),
+        length_option("--target-length", "Only methods that were set up for this many tokens.", show_default="all"),
     ] = None,
     by: Annotated[
         str | None,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ropewalk.cli.options import METHOD_HELP, Json, ModelOption, Seed, read_length
+from ropewalk.cli.options import METHOD_HELP, Json, ModelOption, Seed, length_option
 from ropewalk.cli.output import opened
 from ropewalk.errors import RopewalkError
 from ropewalk.evaluate.demo import METHODS, run
@@ -14,9 +14,7 @@ from ropewalk.models.source import DEFAULT_MODEL
 
 def demonstrate(
     model: ModelOption = DEFAULT_MODEL,
-    length: Annotated[
-        int, typer.Option("--length", parser=read_length, metavar="LENGTH", help="Tokens of the document.")
-    ] = 16384,
+    length: Annotated[int, length_option("--length", "Tokens of the document.")] = 16384,
     method: Annotated[
         list[str], typer.Option("--method", metavar="METHOD", help=METHOD_HELP + " Repeat it for more rows.")
     ] = list(METHODS),  # noqa: B006  (typer copies it)

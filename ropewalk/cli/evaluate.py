@@ -15,7 +15,7 @@ from ropewalk.cli.options import (
     ModelOption,
     Seeds,
     StoreOption,
-    read_length,
+    length_option,
 )
 from ropewalk.cli.output import opened
 from ropewalk.errors import EvaluationError
@@ -42,12 +42,8 @@ def measure(
     model: ModelOption = DEFAULT_MODEL,
     target_length: Annotated[
         int | None,
-        typer.Option(
-            "--target-length",
-            parser=read_length,
-            metavar="LENGTH",
-            help="Tokens that every method is set up for.",
-            show_default="the largest of --lengths",
+        length_option(
+            "--target-length", "Tokens that every method is set up for.", show_default="the largest of --lengths"
         ),
     ] = None,
     samples: Annotated[

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ropewalk.cli.options import Json, MethodArgument, ModelOption, PretrainedLength, read_length
+from ropewalk.cli.options import Json, MethodArgument, ModelOption, PretrainedLength, length_option
 from ropewalk.cli.output import Output, opened
 from ropewalk.errors import RopewalkError
 from ropewalk.models.source import DEFAULT_MODEL
@@ -26,11 +26,9 @@ def export(
     model: ModelOption = DEFAULT_MODEL,
     target_length: Annotated[
         int | None,
-        typer.Option(
+        length_option(
             "--target-length",
-            parser=read_length,
-            metavar="LENGTH",
-            help="Tokens that the method is set up for.",
+            "Tokens that the method is set up for.",
             show_default="what the method reaches as it is given",
         ),
     ] = None,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ropewalk.cli.options import Backend, Json, MethodOptions, ModelOption, StoreOption, read_length
+from ropewalk.cli.options import Backend, Json, MethodOptions, ModelOption, StoreOption, length_option
 from ropewalk.cli.output import opened
 from ropewalk.errors import EvaluationError
 from ropewalk.lengths import format_length
@@ -31,11 +31,9 @@ def harness(
     model: ModelOption = DEFAULT_MODEL,
     target_length: Annotated[
         int | None,
-        typer.Option(
+        length_option(
             "--target-length",
-            parser=read_length,
-            metavar="LENGTH",
-            help="Tokens that every method is set up for; longer prompts lose their beginning.",
+            "Tokens that every method is set up for; longer prompts lose their beginning.",
             show_default="the window that the model was trained on",
         ),
     ] = None,

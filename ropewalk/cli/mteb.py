@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ropewalk.cli.options import MODEL_HELP, Backend, Json, MethodOptions, StoreOption, read_length
+from ropewalk.cli.options import MODEL_HELP, Backend, Json, MethodOptions, StoreOption, length_option
 from ropewalk.cli.output import opened
 from ropewalk.lengths import format_length
 
@@ -28,11 +28,9 @@ def benchmark(
     method: MethodOptions = ["none"],  # noqa: B006  (typer copies it)
     target_length: Annotated[
         int | None,
-        typer.Option(
+        length_option(
             "--target-length",
-            parser=read_length,
-            metavar="LENGTH",
-            help="Tokens that every method is set up for; longer texts are cut.",
+            "Tokens that every method is set up for; longer texts are cut.",
             show_default="what each method reaches",
         ),
     ] = None,

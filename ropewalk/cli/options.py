@@ -1,7 +1,7 @@
 """The options that verbs share, written once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +11,11 @@ from ropewalk.lengths import parse_length
 def read_length(value: str | int) -> int:
     """A length from the command line; typer also passes the default, which is tokens already."""
     return value if isinstance(value, int) else parse_length(value)
+
+
+def length_option(name: str, help: str, **more: Any) -> Any:
+    """An option whose value is a length."""
+    return typer.Option(name, parser=read_length, metavar="LENGTH", help=help, **more)
 
 
 MODEL_HELP = "Hub id, local folder, .gguf file or package:NAME."
@@ -30,27 +35,16 @@ StoreOption = Annotated[
     Path, typer.Option("--store", metavar="FILE", help="SQLite file that every sample is kept in; made if missing.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; all else goes to stderr.")]
-Length = Annotated[
-    int,
-    typer.Option("--length", parser=read_length, metavar="LENGTH", help="Tokens: 4096, 4k, 1m.", show_default=False),
-]
+Length = Annotated[int, length_option("--length", "Tokens: 4096, 4k, 1m.", show_default=False)]
 TargetLength = Annotated[
     int | None,
-    typer.Option(
-        "--target-length",
-        parser=read_length,
-        metavar="LENGTH",
-        help="Tokens that the method is set up for.",
-        show_default="prompt and new tokens",
-    ),
+    length_option("--target-length", "Tokens that the method is set up for.", show_default="prompt and new tokens"),
 ]
 PretrainedLength = Annotated[
     int | None,
-    typer.Option(
+    length_option(
         "--pretrained-length",
-        parser=read_length,
-        metavar="LENGTH",
-        help="Window that the model was trained on, tokens.",
+        "Window that the model was trained on, tokens.",
         show_default="what its configuration says",
     ),
 ]
@@ -64,4 +58,19 @@ Samples = Annotated[
 Seeds = Annotated[str, typer.Option("--seeds", metavar="SEEDS", help="Of the documents, separated by commas: 0,1,2.")]
 Corpus = Annotated[
     str, typer.Option("--corpus", metavar="NAME", help="Text of the documents: a bundled one, or a .txt file.")
+]
+
+# Of what is trained.
+OutputFolder = Annotated[
+    Path,
+    typer.Option("--output", "-o", metavar="FOLDER", help="Of the result and its checkpoints.", show_default=False),
+]
+Steps = Annotated[int, typer.Option("--steps", metavar="INTEGER", help="Optimizer steps.")]
+Accumulate = Annotated[int, typer.Option("--accumulate", metavar="INTEGER", help="Forwards in one step.")]
+Warmup = Annotated[int, typer.Option("--warmup", metavar="INTEGER", help="Steps of linear warm-up.")]
+SaveEvery = Annotated[
+    int, typer.Option("--save-every", metavar="INTEGER", help="Steps between checkpoints; the last two are kept.")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on after the last checkpoint in the folder, with the same settings.")
 ]

@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from ropewalk.cli.options import Json, ModelArgument, StoreOption, read_length
+from ropewalk.cli.options import Json, ModelArgument, StoreOption, length_option
 from ropewalk.cli.output import opened
 from ropewalk.lengths import format_length
 
@@ -17,12 +15,7 @@ if TYPE_CHECKING:
 
 def recommend(
     model: ModelArgument,
-    target: Annotated[
-        int,
-        typer.Option(
-            "--target", parser=read_length, metavar="LENGTH", help="Tokens that are wanted.", show_default=False
-        ),
-    ],
+    target: Annotated[int, length_option("--target", "Tokens that are wanted.", show_default=False)],
     store: StoreOption = Path("runs/results.db"),
     as_json: Json = False,
 ) -> None:

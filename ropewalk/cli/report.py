@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ropewalk.cli.options import Json, read_length
+from ropewalk.cli.options import Json, length_option
 from ropewalk.cli.output import opened
 from ropewalk.errors import RopewalkError
 
@@ -32,11 +32,9 @@ def report(
     title: Annotated[str, typer.Option("--title", metavar="TEXT", help="Of the page.")] = "ropewalk report",
     pretrained_length: Annotated[
         int | None,
-        typer.Option(
+        length_option(
             "--pretrained-length",
-            parser=read_length,
-            metavar="LENGTH",
-            help="Window that the model was trained on, tokens; figures mark it.",
+            "Window that the model was trained on, tokens; figures mark it.",
             show_default="what the samples tell",
         ),
     ] = None,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ropewalk.cli.options import Backend, Json, ModelArgument, Seed, read_length
+from ropewalk.cli.options import Backend, Json, ModelArgument, Seed, length_option
 from ropewalk.cli.output import Output, opened
 from ropewalk.cli.readings import Readings
 
@@ -99,13 +99,7 @@ def longrope(
     model: ModelArgument,
     target: Annotated[
         int,
-        typer.Option(
-            "--target",
-            parser=read_length,
-            metavar="LENGTH",
-            help="Tokens to search for, more than the trained window.",
-            show_default=False,
-        ),
+        length_option("--target", "Tokens to search for, more than the trained window.", show_default=False),
     ],
     out: Out,
     budget: Budget = "2h",

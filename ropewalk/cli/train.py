@@ -1,12 +1,24 @@
 """`ropewalk train METHOD MODEL --data FILE`: fine-tune a model, or the network of CLEX, for longer texts."""
 
 from functools import cache, partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ropewalk.cli.options import Json, MethodArgument, ModelArgument, PretrainedLength, Seed, read_length
+from ropewalk.cli.options import (
+    Accumulate,
+    Json,
+    MethodArgument,
+    ModelArgument,
+    OutputFolder,
+    PretrainedLength,
+    Resume,
+    SaveEvery,
+    Seed,
+    Steps,
+    Warmup,
+    length_option,
+)
 from ropewalk.cli.output import opened
 from ropewalk.errors import ModelError, TrainingError
 from ropewalk.lengths import parse_length
@@ -25,10 +37,7 @@ def train(
             show_default=False,
         ),
     ],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Of the result and its checkpoints.", show_default=False),
-    ],
+    output: OutputFolder,
     positions: Annotated[
         str | None,
         typer.Option(
@@ -47,27 +56,19 @@ def train(
     ] = False,
     length: Annotated[
         int | None,
-        typer.Option(
-            "--length",
-            parser=read_length,
-            metavar="LENGTH",
-            help="Tokens of a training sequence.",
-            show_default="the trained window",
-        ),
+        length_option("--length", "Tokens of a training sequence.", show_default="the trained window"),
     ] = None,
     target_length: Annotated[
         int | None,
-        typer.Option(
+        length_option(
             "--target-length",
-            parser=read_length,
-            metavar="LENGTH",
-            help="Tokens that texts may grow to afterwards.",
+            "Tokens that texts may grow to afterwards.",
             show_default="16 trained windows for clex, else what the method reaches",
         ),
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", metavar="INTEGER", help="Optimizer steps.")] = 1000,
+    steps: Steps = 1000,
     batch: Annotated[int, typer.Option("--batch", metavar="INTEGER", help="Sequences in one forward.")] = 4,
-    accumulate: Annotated[int, typer.Option("--accumulate", metavar="INTEGER", help="Forwards in one step.")] = 1,
+    accumulate: Accumulate = 1,
     rate: Annotated[
         float, typer.Option("--rate", metavar="NUMBER", help="Learning rate of the model's weights.")
     ] = 2e-5,
@@ -89,16 +90,14 @@ def train(
     amplification: Annotated[
         int, typer.Option("--amplification", metavar="INTEGER", help="clex: hidden units per rotary dimension.")
     ] = 1,
-    warmup: Annotated[int, typer.Option("--warmup", metavar="INTEGER", help="Steps of linear warm-up.")] = 10,
+    warmup: Warmup = 10,
     clip: Annotated[
         float, typer.Option("--clip", metavar="NUMBER", help="Gradient norm; of the model and of the network apart.")
     ] = 1.0,
     checkpointing: Annotated[
         bool, typer.Option("--checkpointing", help="Compute activations again in the backward pass: less memory.")
     ] = False,
-    save_every: Annotated[
-        int, typer.Option("--save-every", metavar="INTEGER", help="Steps between checkpoints; the last two are kept.")
-    ] = 100,
+    save_every: SaveEvery = 100,
     log_every: Annotated[int, typer.Option("--log-every", metavar="INTEGER", help="Steps between lines.")] = 10,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write the log for TensorBoard too, into FOLDER/tensorboard.")
@@ -117,9 +116,7 @@ def train(
     needles: Annotated[
         int, typer.Option("--needles", metavar="INTEGER", help="Documents of ten needles to ask at every length.")
     ] = 0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on after the last checkpoint in the folder, with the same settings.")
-    ] = False,
+    resume: Resume = False,
     pretrained_length: PretrainedLength = None,
     seed: Seed = 0,
     as_json: Json = False,

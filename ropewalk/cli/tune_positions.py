@@ -1,11 +1,21 @@
 """`ropewalk tune-positions METHOD MODEL`: train the new rows of an encoder's longer position table."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ropewalk.cli.options import Json, PretrainedLength, Seed, read_length
+from ropewalk.cli.options import (
+    Accumulate,
+    Json,
+    OutputFolder,
+    PretrainedLength,
+    Resume,
+    SaveEvery,
+    Seed,
+    Steps,
+    Warmup,
+    length_option,
+)
 from ropewalk.cli.output import opened
 
 DATA = ("moby-dick",)  # evaluations hide their facts in the other text
@@ -28,41 +38,28 @@ def tune(
     ],
     target_length: Annotated[
         int,
-        typer.Option(
-            "--target-length",
-            parser=read_length,
-            metavar="LENGTH",
-            help="Tokens that texts may grow to afterwards.",
-            show_default=False,
-        ),
+        length_option("--target-length", "Tokens that texts may grow to afterwards.", show_default=False),
     ],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Of the result and its checkpoints.", show_default=False),
-    ],
+    output: OutputFolder,
     data: Annotated[
         list[str],
         typer.Option("--data", metavar="TEXT", help="A bundled text, or a .txt file; repeat it."),
     ] = list(DATA),  # noqa: B006  (typer copies it)
     length: Annotated[
         int,
-        typer.Option("--length", parser=read_length, metavar="LENGTH", help="Tokens that a text of a pair is cut at."),
+        length_option("--length", "Tokens that a text of a pair is cut at."),
     ] = 128,
-    steps: Annotated[int, typer.Option("--steps", metavar="INTEGER", help="Optimizer steps.")] = 200,
+    steps: Steps = 200,
     batch: Annotated[int, typer.Option("--batch", metavar="INTEGER", help="Pairs in one forward.")] = 32,
-    accumulate: Annotated[int, typer.Option("--accumulate", metavar="INTEGER", help="Forwards in one step.")] = 1,
+    accumulate: Accumulate = 1,
     rate: Annotated[float, typer.Option("--rate", metavar="NUMBER", help="Learning rate.")] = 5e-4,
-    warmup: Annotated[int, typer.Option("--warmup", metavar="INTEGER", help="Steps of linear warm-up.")] = 20,
+    warmup: Warmup = 20,
     temperature: Annotated[
         float, typer.Option("--temperature", metavar="NUMBER", help="Cosine similarities are divided by it.")
     ] = 0.05,
     clip: Annotated[float, typer.Option("--clip", metavar="NUMBER", help="Gradient norm.")] = 1.0,
-    save_every: Annotated[
-        int, typer.Option("--save-every", metavar="INTEGER", help="Steps between checkpoints; the last two are kept.")
-    ] = 100,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on after the last checkpoint in the folder, with the same settings.")
-    ] = False,
+    save_every: SaveEvery = 100,
+    resume: Resume = False,
     pretrained_length: PretrainedLength = None,
     seed: Seed = 0,
     as_json: Json = False,
