@@ -1,4 +1,6 @@
-"""Write the documentation that is made from the code: docs/cli.md, the table of methods in README.md, method pages.
+"""Write the documentation that is made from code and rows.
+
+docs/cli.md, the table of methods in README.md, method pages, and the tables of docs/performance.md.
 
 `python -m scripts.docs` writes all; with `--check` it writes nothing and exits with 1 when one is out of date.
 """
@@ -9,7 +11,7 @@ import sys
 from pathlib import Path
 
 from ropewalk.cli.methods import CHANGES, listed, spelled
-from scripts import method_pages
+from scripts import method_pages, performance
 
 ROOT = Path(__file__).resolve().parent.parent
 START, STOP = "<!-- methods -->", "<!-- /methods -->"
@@ -49,6 +51,7 @@ def main() -> int:
     pages = {
         ROOT / "docs" / "cli.md": command_line(),
         ROOT / "README.md": readme((ROOT / "README.md").read_text()),
+        performance.PAGE: performance.page(performance.PAGE.read_text()),
         **method_pages.pages(),
     }
     stale = [page for page, text in pages.items() if not page.exists() or page.read_text() != text]
