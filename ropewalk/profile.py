@@ -140,8 +140,11 @@ def is_shipped(place: Path) -> bool:
 def shipped_for(kind: str, spec: RotarySpec, target_length: int | None = None) -> tuple[str, Profile] | None:
     """The shipped profile of a kind that was made on such a model, for such a target (any, if None), with its name.
 
-    Where several were published for one model, the one that is marked as its default is taken.
+    Where several were published for one model, the one that is marked as its default is taken. Under a joined table
+    there is none: what was found without one would compress twice.
     """
+    if spec.stretched_from is not None:
+        return None
     wanted = Fingerprint.of(spec)
     for name, profile in shipped().items():
         fits = profile.kind == kind and profile.fingerprint == wanted and profile.provenance.get("default", True)

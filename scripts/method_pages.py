@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ropewalk.cli.methods import listed
-from ropewalk.methods import METHODS, Method, parse
+from ropewalk.methods import DPE, METHODS, Method, parse
 from ropewalk.methods.scaled import ScaledTable
 from ropewalk.models.describe import shorten
 from ropewalk.rotary import RotarySpec, default_inv_freq
@@ -38,7 +38,12 @@ PAIRS = ("dpe+yarn", "string+yarn")
 
 
 def example(name: str) -> Method:
-    """The method as it is drawn and tabled: nothing given, except the factors that `longrope` cannot do without."""
+    """The method as it is drawn and tabled: nothing given, except the factors that `longrope` cannot do without.
+
+    Of dpe its rule, which other models get, not the profile that is shipped for this one.
+    """
+    if name == "dpe":
+        return DPE(shipped=False)
     if name != "longrope":
         return parse(name)
     start = parse("yarn-lambda").resolve(SPEC, LENGTH)  # where LongRoPE's search starts
@@ -75,6 +80,8 @@ def parameters(name: str) -> str:
     rows = []
     for field in fields(method):
         filled = value_of(chosen[field.name][0]) if field.name in chosen else "-"
+        if name == "dpe" and field.name == "shipped":
+            filled = value_of(field.default)
         if name == "longrope" and field.name == "long":
             filled = "must be given, here or in `file`"
         label = f"`{field.name}`" + ("" if field.metadata.get("written", True) else " (Python only)")

@@ -1,10 +1,13 @@
 """`ropewalk profiles`: the settings that come with ropewalk, and what they were published for."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ropewalk.cli.options import Json
 from ropewalk.cli.output import opened
 from ropewalk.lengths import format_length
+
+if TYPE_CHECKING:
+    from ropewalk.profile import Profile
 
 
 def profiles(as_json: Json = False) -> None:
@@ -35,14 +38,30 @@ def listed() -> list[dict[str, Any]]:
             "kind": profile.kind,
             "model": profile.provenance["model"],
             "target_length": profile.target_length,
-            "method": profile.provenance["method"],
+            "method": method_of(name, profile),
             "values": ", ".join(
                 f"{key}={format_value(tuple(value) if isinstance(value, list) else value)}"
                 for key, value in profile.values.items()
             ),
             "fingerprint": str(profile.fingerprint),
-            "source": profile.provenance["source"],
-            "note": profile.provenance.get("note"),
+            **_origin(profile),
         }
         for name, profile in shipped().items()
     ]
+
+
+def method_of(name: str, profile: "Profile") -> str:
+    """The method that takes a shipped profile, as published or by its name."""
+    return str(profile.provenance.get("method", f"{profile.kind}:profile={name}"))
+
+
+def _origin(profile: "Profile") -> dict[str, str | None]:
+    """Who found it: its publisher, or `ropewalk calibrate`, and what was kept and why."""
+    made = profile.provenance
+    if "source" in made:
+        return {"source": made["source"], "note": made.get("note")}
+    read = made["read"]
+    source = (
+        f"ropewalk calibrate, budget {made['budget']['given']}: {read['readings']} readings, {read['tokens']:,} tokens"
+    )
+    return {"source": source, "note": made["confirmation"]["reason"]}

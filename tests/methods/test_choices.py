@@ -19,6 +19,8 @@ SOURCES = {
     "mask",
     "up",
     "down",
+    "middle",
+    "clock",
     "attention_factor",
 }  # fields that no rule fills: sources, and what a rule follows
 

@@ -25,13 +25,19 @@ def weights(seed: int = 0, hidden: int = 24, size: float = 0.02) -> dict[str, Gr
     return {"up": Grid(up), "down": Grid(rng.normal(0, size, (hidden, SPEC.pairs)))}
 
 
+def residual(seed: int = 0, hidden: int = 12) -> dict[str, Grid]:
+    rng = np.random.default_rng(seed)
+    inner = {"middle": rng.normal(0, 0.5, (hidden, hidden)), "clock": rng.normal(0, 0.5, (2, hidden))}
+    return weights(seed, hidden, 0.1) | {name: Grid(one) for name, one in inner.items()}
+
+
 def theta(method, length: int) -> np.ndarray:
     return method.plan(SPEC, length).table.inv_freq.array[0, 0]
 
 
 def known(method: CLEX, time: float, **named) -> np.ndarray:
-    arrays = (np.array(SPEC.inv_freq), method.up.array[0].copy(), method.down.array[0].copy())
-    return clex.frequencies(*map(torch.from_numpy, arrays), time, **named).numpy()
+    given = {name: torch.from_numpy(grid.array[0].copy()) for name, grid in method.weights.items()}
+    return clex.frequencies(torch.tensor(SPEC.inv_freq, dtype=torch.float64), time=time, **given, **named).numpy()
 
 
 @pytest.mark.parametrize("activation", ["tanh", "silu"])
@@ -41,6 +47,16 @@ def test_table_is_that_of_torchdiffeq_in_the_time_of_the_authors(activation, bas
     for length, time in ((65, 2), (200, 4), (1000, 16)):
         assert_allclose(theta(method, length), known(method, time, base=base, activation=activation), rtol=1e-10)
     assert np.abs(np.log(theta(method, 1000) / theta(CLEX(), 1000))).max() > 0.1  # the network counts
+
+
+@pytest.mark.parametrize("activation", ["tanh", "silu"])
+def test_table_of_the_residual_network_is_that_of_torchdiffeq(activation) -> None:
+    method = CLEX(**residual(), network="residual", gate=3.0, activation=activation)
+    fast = np.flatnonzero(SPEC.pretrained_length * np.array(SPEC.inv_freq) / (2 * math.pi) >= 3)
+    for length, time in ((65, 2), (200, 4), (1000, 16)):
+        wanted = known(method, time, activation=activation, closed=frozenset(fast.tolist()))
+        assert_allclose(theta(method, length), wanted, rtol=1e-10)
+    assert np.abs(np.log(theta(method, 1000) / theta(CLEX(), 1000))).max() > 0.1
 
 
 def test_table_is_that_of_the_solver_and_the_step_of_the_authors() -> None:
@@ -77,6 +93,7 @@ def test_untrained_is_dynamic_ntk_with_factor_two() -> None:
     dynamic = parse("dynamic-ntk:factor=2")
     for windows in (1, 2, 5, 16):
         assert_allclose(theta(CLEX(), 64 * windows), theta(dynamic, 64 * windows), rtol=1e-12)
+        assert_allclose(theta(CLEX(network="residual"), 64 * windows), theta(dynamic, 64 * windows), rtol=1e-12)
     assert_allclose(theta(CLEX(whole=False), 150), theta(dynamic, 150), rtol=1e-12)
 
 
@@ -110,6 +127,29 @@ def test_profile_brings_the_network_back(path) -> None:
     filled = read.resolve(SPEC, 500)
     assert parse(str(filled)).resolve(SPEC, 500) == filled
     assert Profile.load(path).provenance == {"steps": 300}
+
+
+def test_profile_of_a_residual_network_brings_all_its_weights(tmp_path) -> None:
+    given = CLEX(**residual(), network="residual", **OPEN).resolve(SPEC, 500)
+    file = tmp_path / "network.json"
+    given.to_profile(SPEC).save(file)
+    read = parse(f"clex:profile={file}").resolve(SPEC, 500)
+    assert (read.network, read.weights) == ("residual", given.weights)
+    assert read.plan(SPEC, 500) == given.plan(SPEC, 500) != CLEX().plan(SPEC, 500)
+    assert parse(str(read)).resolve(SPEC, 500) == read
+    profile = Profile.load(file)
+    replace(profile, arrays={name: one for name, one in profile.arrays.items() if name != "clock"}).save(file)
+    with pytest.raises(ProfileError, match=r"misses \['clock'\]"):
+        parse(f"clex:profile={file}").resolve(SPEC, 256)
+
+
+def test_profile_from_before_there_was_a_second_network_is_read(path) -> None:
+    profile = Profile.load(path)
+    assert "network" not in profile.values  # it was saved as it was given
+    assert parse(f"clex:profile={path}").resolve(SPEC, 256).network == "projection"
+    replace(profile, values=profile.values | {"network": "perceptron"}).save(path)
+    with pytest.raises(MethodError, match="network must be projection or residual, got perceptron"):
+        parse(f"clex:profile={path}").resolve(SPEC, 256)
 
 
 def test_what_is_given_beside_the_profile_wins(path) -> None:
@@ -146,13 +186,24 @@ def test_profile_of_another_method_or_model_or_without_a_part_is_refused(path) -
 @pytest.mark.parametrize("shapes", [((8, 4), (4, 8)), ((16, 4), (5, 16)), ((16, 4), (16, 4))])
 def test_weights_that_do_not_fit_the_model_are_refused(shapes) -> None:
     up, down = (Grid(np.zeros(shape)) for shape in shapes)
-    with pytest.raises(MethodError, match=r"wanted \[16, hidden\] and \[hidden, 16\]"):
+    with pytest.raises(
+        MethodError, match=r"model's 16 rotary pairs; wanted up \[pairs, hidden\], down \[hidden, pairs\]"
+    ):
         CLEX(up=up, down=down).resolve(SPEC, 256)
 
 
+@pytest.mark.parametrize(("name", "shape"), [("middle", (12, 11)), ("clock", (3, 12))])
+def test_weights_of_the_residual_network_that_do_not_fit_are_refused(name, shape) -> None:
+    given = residual() | {name: Grid(np.zeros(shape))}
+    with pytest.raises(MethodError, match=rf"{name} of shape \({shape[0]}, {shape[1]}\).*clock \[2, hidden\]"):
+        CLEX(**given, network="residual").resolve(SPEC, 256)
+
+
 def test_half_a_network_is_refused_and_an_untrained_one_is_not_saved() -> None:
-    with pytest.raises(MethodError, match="both up and down"):
+    with pytest.raises(MethodError, match="a projection network has up and down: give all of them, or none"):
         CLEX(up=weights()["up"]).resolve(SPEC, 256)
+    with pytest.raises(MethodError, match="a residual network has up and down and middle and clock"):
+        CLEX(**weights(), network="residual").resolve(SPEC, 256)
     with pytest.raises(MethodError, match="no weights to save"):
         CLEX().resolve(SPEC, 256).to_profile(SPEC)
 

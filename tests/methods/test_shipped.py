@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ropewalk.cli.profiles import method_of
 from ropewalk.errors import MethodError, ProfileError
 from ropewalk.methods import DPE, METHODS, parse
 from ropewalk.models.method_files import pack, unpack
@@ -24,14 +25,14 @@ def spec_of(mark: Fingerprint) -> RotarySpec:
 def test_shipped_method_resolves_on_its_model_with_the_published_values(name) -> None:
     profile = shipped()[name]
     spec = spec_of(profile.fingerprint)
-    method = parse(profile.provenance["method"]).resolve(spec, profile.target_length)
+    method = parse(method_of(name, profile)).resolve(spec, profile.target_length)
     method.check_target(spec, profile.target_length)
     part = getattr(method, "position", method)
     assert part.name == profile.kind in METHODS.names()
     for field, value in profile.values.items():
         have = getattr(part, field)
         assert (list(have) if isinstance(value, list) else have) == value
-    assert profile.provenance["source"].startswith("arXiv") or "trials" in profile.provenance
+    assert "trials" in profile.provenance or profile.provenance["source"].startswith("arXiv")
 
 
 def test_released_settings_of_dpe_are_the_authors_own() -> None:
@@ -54,6 +55,14 @@ def test_known_model_gets_its_profile_by_itself_and_is_told() -> None:
     assert set(off.resolve(spec, 131072).scales) == {1.0, 32.0} and "wavelength" in off.why(spec, 131072)["scales"][1]
     # Detected for another target, the scales say nothing about this one.
     assert "shipped" not in DPE().why(spec, 16384)["scales"][1]
+
+
+def test_joined_table_leaves_the_shipped_scales_aside() -> None:
+    """They were found without a table, which takes a part of the factor already."""
+    spec = spec_of(shipped()[LLAMA_3].fingerprint)
+    joined = parse("dpe+yarn")
+    assert set(joined.resolve(spec, 131072).position.scales) == {1.0, 8.0}
+    assert "wavelength" in joined.why(spec, 131072)["dpe.scales"][1]
 
 
 def test_unknown_model_gets_the_rule() -> None:
