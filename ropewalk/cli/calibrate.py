@@ -21,6 +21,11 @@ app = typer.Typer(help="Find what a method needs to know of one model, and keep 
 Share = Annotated[
     str, typer.Option("--share", metavar="NAME", help="Who shares key dimensions: head (as published), kv or layer.")
 ]
+PICTURES = (".png", ".pdf", ".svg")
+Figure = Annotated[
+    Path | None,
+    typer.Option("--figure", metavar="FILE", help=f"Also save a picture ({', '.join(PICTURES)}).", show_default="-"),
+]
 KeyDocuments = Annotated[
     int, typer.Option("--key-documents", metavar="INTEGER", min=1, help="Texts that key dimensions are found on.")
 ]
@@ -81,6 +86,7 @@ def dpe(
     backend: Backend = "auto",
     workers: Workers = 1,
     ray: Ray = None,
+    figure: Figure = None,
     as_json: Json = False,
 ) -> None:
     """Find DPE's scale for every group of rotary pairs, confirm them together, and keep the profile.
@@ -90,8 +96,10 @@ def dpe(
     """
     began = time.monotonic()
     with opened(as_json) as out_:
+        _require_picture(figure)
         from rich.progress import Progress
 
+        from ropewalk.calibrate.curves import draw_curves
         from ropewalk.calibrate.request import Request
         from ropewalk.calibrate.rule import Rule
 
@@ -117,6 +125,8 @@ def dpe(
                 profile = _here(request, out, follow, backend=backend, began=began)
             else:
                 profile = _elsewhere(request, out, follow, backend=backend, began=began, workers=workers, ray=ray)
+        if figure is not None:
+            draw_curves([profile], figure)
         _answer(profile, out, out_)
 
 
@@ -132,20 +142,15 @@ def keys(
     documents: KeyDocuments = 10,
     corpus: Corpus = "moby-dick",
     seed: Seed = 0,
-    figure: Annotated[
-        Path | None,
-        typer.Option("--figure", metavar="FILE", help="Also save a heat map (.png, .pdf, .svg).", show_default="-"),
-    ] = None,
+    figure: Figure = None,
     as_json: Json = False,
 ) -> None:
     """Find the key dimensions of every head (DPE's step 2) in one pass over text, and draw them."""
     with opened(as_json) as out_:
-        for file, endings in ((out, (".json",)), (figure, (".png", ".pdf", ".svg"))):
-            if file is not None and (file.suffix not in endings or not file.parent.is_dir()):
-                raise RopewalkError(
-                    f"cannot save {str(file)!r}; give a file in a folder that exists whose name ends in "
-                    f"{', '.join(endings)}"
-                )
+        from ropewalk.calibrate.dpe import require_out
+
+        require_out(out)
+        _require_picture(figure)
         from rich.progress import Progress
 
         from ropewalk.calibrate.heatmap import draw_norms
@@ -177,6 +182,13 @@ def keys(
             told = " ".join(f"{share:.2f}" for share in shares)
             out_.console.print(f"share of heads that choose each pair, fastest first: {told}", soft_wrap=True)
         out_.finish({"profile": str(out), "figure": None if figure is None else str(figure), "share_of_heads": shares})
+
+
+def _require_picture(file: Path | None) -> None:
+    if file is not None and (file.suffix not in PICTURES or not file.parent.is_dir()):
+        raise RopewalkError(
+            f"cannot save {str(file)!r}; give a file in a folder that exists whose name ends in {', '.join(PICTURES)}"
+        )
 
 
 def _here(request: "Request", out: Path, follow: Readings, *, backend: str, began: float) -> "Profile":

@@ -76,6 +76,8 @@ class DPE(PositionMethod):
     def __str__(self) -> str:
         if self.mask is not None and self.profile is not None:  # the profile brings its mask
             return str(replace(self, mask=None))
+        if self.scales is not None and not self.shipped:  # no profile is looked up where there are scales
+            return str(replace(self, shipped=True))
         return super().__str__()
 
     def check(self, spec: RotarySpec) -> None:

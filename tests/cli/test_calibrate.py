@@ -26,9 +26,10 @@ def trials(out: Path) -> int:
 
 
 def test_calibrated_profile_serves_the_command_line(call: Call, tiny_model: Path, tmp_path: Path) -> None:
-    out = tmp_path / "p.json"
-    code, answer, err = call("calibrate", "dpe", tiny_model, *SMALL, "--out", out, "--json")
+    out, figure = tmp_path / "p.json", tmp_path / "p.png"
+    code, answer, err = call("calibrate", "dpe", tiny_model, *SMALL, "--out", out, "--figure", figure, "--json")
     assert code == 0, err
+    assert figure.stat().st_size > 10_000
     [line] = answer.splitlines()
     found = json.loads(line)
     assert found["profile"] == str(out) and found["read"]["readings"] == trials(out) <= found["budget"]["readings"]

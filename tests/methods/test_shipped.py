@@ -53,6 +53,7 @@ def test_known_model_gets_its_profile_by_itself_and_is_told() -> None:
     off = DPE(shipped=False)
     assert str(off) == "dpe:shipped=false" and off.natural_length(spec) == 8192
     assert set(off.resolve(spec, 131072).scales) == {1.0, 32.0} and "wavelength" in off.why(spec, 131072)["scales"][1]
+    assert str(off.resolve(spec, 131072)) == str(DPE(scales=off.resolve(spec, 131072).scales).resolve(spec, 131072))
     # Detected for another target, the scales say nothing about this one.
     assert "shipped" not in DPE().why(spec, 16384)["scales"][1]
 
