@@ -12,7 +12,7 @@ ifdef CI
 PYTEST += --color=no --durations=15
 endif
 
-.PHONY: setup demo test test-all test-oldest test-vllm lint bench browser llama-cpp
+.PHONY: setup demo test test-all test-oldest test-vllm lint bench browser llama-cpp triton
 
 setup: $(STAMP)
 
@@ -30,7 +30,7 @@ demo: setup
 test: setup
 	$(PYTEST) -m "not slow and not gpu"
 
-test-all: setup browser llama-cpp
+test-all: setup browser llama-cpp triton
 	ROPEWALK_LONG=1 $(PYTEST)
 
 # What the page of a report is looked at with: Debian's own packages; installing them takes root.
@@ -44,6 +44,11 @@ browser:
 llama-cpp: setup
 	@$(BIN)/python -c "import llama_cpp" 2>/dev/null || { echo "compiling llama.cpp"; \
 		CMAKE_ARGS="-DLLAVA_BUILD=OFF -DLLAMA_CURL=OFF" $(PIP) install llama-cpp-python==0.3.36; }
+
+# Triton, which comes with torch for CUDA and not with torch for the CPU: its interpreter runs our kernel, its compiler
+# compiles it for GPUs that are not there. A gigabyte.
+triton: setup
+	@$(BIN)/python -c "import triton" 2>/dev/null || { echo "installing triton"; $(PIP) install triton==3.9.0; }
 
 # The oldest transformers that is supported, in an environment of its own (its gpt_bigcode still scripts with torch.jit).
 test-oldest:

@@ -1,4 +1,7 @@
-"""Benchmark cases: what is timed, what it is compared with, and the check that must pass first."""
+"""Benchmark cases: what is timed, what it is compared with, and the check that must pass first.
+
+Tensors lie on torch's default device of the moment.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -74,14 +77,15 @@ def plan_of(method: str, spec: RotarySpec, length: int) -> Plan:
 
 
 def _engine(backend: str, plan: Plan, dtype: torch.dtype) -> Backend:
-    return choose(backend, plan, device=torch.device("cpu"), dtype=dtype)
+    return choose(backend, plan, device=torch.get_default_device(), dtype=dtype)
 
 
 def _tensors(shape: str, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     heads, kv_heads, width = SHAPES[shape]
-    generator = torch.Generator().manual_seed(0)
+    generator, device = torch.Generator("cpu").manual_seed(0), torch.get_default_device()
     query, key, value = (
-        torch.randn(1, count, length, width, generator=generator).to(dtype) for count in (heads, kv_heads, kv_heads)
+        torch.randn(1, count, length, width, generator=generator, device="cpu").to(device, dtype)
+        for count in (heads, kv_heads, kv_heads)
     )
     return query, key, value
 
@@ -93,7 +97,8 @@ def _stock_tables(spec: RotarySpec, length: int, dtype: torch.dtype) -> tuple[Te
 
 def _difference(ours: Tensor, inputs: Inputs, plan: Plan, spec: RotarySpec) -> float:
     """Largest difference to the float64 reference over un-rotated keys."""
-    wanted, _ = choose("reference", plan, device=torch.device("cpu"), dtype=torch.float64).attend(inputs, plan, spec, 0)
+    reference = choose("reference", plan, device=ours.device, dtype=torch.float64)
+    wanted, _ = reference.attend(inputs, plan, spec, 0)
     return float((ours.float() - wanted.float()).abs().max())
 
 

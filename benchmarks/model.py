@@ -131,7 +131,7 @@ def main(
         "steps": steps,
         "backend": backend,
     }
-    row |= settings(dtype) | ({"note": note} if note else {})
+    row |= settings(dtype, "cpu") | ({"note": note} if note else {})
     with (RESULTS / "model.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
     print(json.dumps(row))

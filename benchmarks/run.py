@@ -3,6 +3,7 @@
     python -m benchmarks.run --lengths 8k,16k --shapes 9/3x64 --rounds 7
     python -m benchmarks.run --kind decode --lengths 8k,32k --core 1
     python -m benchmarks.run --kind bands --methods dpe --backend compiled
+    python -m benchmarks.run --device cuda --shapes 32/8x128 --lengths 32k,128k --kind decode
 
 Every round times the baseline and the case in turn; the row holds the median of the per-round ratios with p20 and p80,
 of the time on the clock and of the processor's time, which other jobs on the machine move less. A case whose output
@@ -40,9 +41,11 @@ KINDS: dict[str, Callable[[str, str, int, str, torch.dtype], Case]] = {
 
 
 def seconds(function: Callable[[], object]) -> tuple[float, float]:
-    """Time on the clock and of the processor."""
+    """Time on the clock and of the processor, until all that was asked of a GPU is done."""
     began, worked = time.perf_counter(), time.process_time()
     function()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - began, time.process_time() - worked
 
 
@@ -72,12 +75,12 @@ def measure(case: Case, rounds: int) -> dict[str, object]:
     }
 
 
-def settings(dtype: str) -> dict[str, object]:
+def settings(dtype: str, device: str) -> dict[str, object]:
     """What every row says about where it was measured."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
         "dtype": dtype,
-        "device": "cpu",
+        "device": device if device == "cpu" else torch.cuda.get_device_name(device),
         "threads": torch.get_num_threads(),
         "cores": len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[0], 1),
@@ -100,6 +103,7 @@ def main(
     backend: str = "auto",
     kind: str = "prefill",
     core: int = -1,
+    device: str = "cpu",
     note: str = "",
 ) -> None:
     """Time prefill or decode under each method against its baseline, and append the rows to results/.
@@ -118,8 +122,9 @@ def main(
         for shape in shapes.split(","):
             for length in (parse_length(text) for text in lengths.split(",")):
                 for method in methods.split(","):
-                    case = KINDS[kind](method, shape, length, backend, getattr(torch, dtype))
-                    row = measure(case, rounds) | settings(dtype) | ({"note": note} if note else {})
+                    with torch.device(device):
+                        case = KINDS[kind](method, shape, length, backend, getattr(torch, dtype))
+                    row = measure(case, rounds) | settings(dtype, device) | ({"note": note} if note else {})
                     file.write(json.dumps(row) + "\n")
                     file.flush()
                     console.print(f"{method} {shape} {format_length(length)}: {row['ratio']}")

@@ -1,6 +1,7 @@
 """Write the documentation that is made from code and rows.
 
-docs/cli.md, the table of methods in README.md, method pages, and the tables of docs/performance.md.
+docs/cli.md, the table of methods in README.md, method pages, and the tables of docs/performance.md and
+docs/measurements/training.md.
 
 `python -m scripts.docs` writes all; with `--check` it writes nothing and exits with 1 when one is out of date.
 """
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 
 from ropewalk.cli.methods import CHANGES, listed, spelled
-from scripts import method_pages, performance
+from scripts import method_pages, performance, training
 
 ROOT = Path(__file__).resolve().parent.parent
 START, STOP = "<!-- methods -->", "<!-- /methods -->"
@@ -52,6 +53,7 @@ def main() -> int:
         ROOT / "docs" / "cli.md": command_line(),
         ROOT / "README.md": readme((ROOT / "README.md").read_text()),
         performance.PAGE: performance.page(performance.PAGE.read_text()),
+        training.PAGE: training.page(training.PAGE.read_text()),
         **method_pages.pages(),
     }
     stale = [page for page, text in pages.items() if not page.exists() or page.read_text() != text]

@@ -140,6 +140,14 @@ _WORKING: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2-window": ("qwen2", {"use_sliding_window": True, **_FULL_AND_SLIDING}),
     "qwen3-window": ("qwen3", {"use_sliding_window": True, **_FULL_AND_SLIDING}),
     "smollm3": ("smollm3", {"num_hidden_layers": 3, "no_rope_layers": [1, 1, 0]}),
+    # rotate by a product of complex numbers; Llama 4 normalises afterwards where it has a norm
+    "llama4_text": ("llama4_text", {}),
+    "llama4_text-no-norm": ("llama4_text", {"use_qk_norm": False}),
+    "llama4_text-no-rope": ("llama4_text", {"num_hidden_layers": 3, "no_rope_layers": [1, 1, 0]}),
+    "deepseek_v2": ("deepseek_v2", {"num_key_value_heads": 4}),
+    # normalise queries and keys after the rotation
+    "hunyuan_v1_dense": ("hunyuan_v1_dense", {}),
+    "hunyuan_v1_moe": ("hunyuan_v1_moe", {}),
     # two head dims in one model
     "gemma4_text": (
         "gemma4_text",
@@ -176,11 +184,9 @@ _NOT_WORKING: dict[str, tuple[str, dict[str, Any], str]] = {
     "gpt_neox_japanese": ("gpt_neox_japanese", {}, "attention"),
     # only their windowed layers rotate
     **{family: (family, _FULL_AND_SLIDING, "nothing to extend") for family in ("cohere2", "exaone4", "afmoe")},
-    "llama4_text": ("llama4_text", {}, "complex"),
-    "deepseek_v2": ("deepseek_v2", {"num_key_value_heads": 4}, "complex"),
-    # normalise queries and keys after the rotation
-    "hunyuan_v1_dense": ("hunyuan_v1_dense", {}, "after"),
-    "hunyuan_v1_moe": ("hunyuan_v1_moe", {}, "after"),
+    # its rotary layers see chunks of so many tokens, which is no window
+    "llama4_text-chunks": ("llama4_text", {"attention_chunk_size": 16}, "nothing to extend"),
+    # rotates the other way round, and normalises afterwards
     "nanochat": ("nanochat", {}, "after"),
     # adds scores of its own to the mask
     "doge": ("doge", {}, "mask"),

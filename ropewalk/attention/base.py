@@ -13,6 +13,8 @@ from ropewalk.plan import Plan, PositionMap
 from ropewalk.registry import Registry
 from ropewalk.rotary import RotarySpec
 
+Rows = tuple[tuple[int, int], ...]  # for each row of a batch, slots [first, last)
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -28,6 +30,8 @@ class Inputs:
         sinks: one extra logit per head that takes weight and gives nothing, [H], or None.
         rotated: the last keys, as many as the bands ask for, rotated by each key map of the plan, [B, K, n <= S, D]; or
             None. For backends that have `tables`.
+        rows: slots [first, last) of each row that hold its tokens, whose positions count from `first`; the others are
+            padding, whose queries get output 0 and logsumexp -inf. None: no padding. For backends that are `ragged`.
     """
 
     query: Tensor
@@ -38,6 +42,7 @@ class Inputs:
     softcap: float | None = None
     sinks: Tensor | None = None
     rotated: Mapping[PositionMap, Tensor] | None = None
+    rows: Rows | None = None
 
     @property
     def needs_grad(self) -> bool:
@@ -57,14 +62,20 @@ class Backend(ABC):
 
     Attributes:
         tables: cos and sin, of a backend that also takes keys that are rotated already; None: un-rotated keys only.
+        ragged: it takes rows with padding in one call.
     """
 
     name: str
     tables: Tables | None = None
+    ragged: bool = False
 
     @abstractmethod
     def unsupported(self, plan: Plan, *, device: torch.device, dtype: torch.dtype, grad: bool) -> str | None:
         """Why this backend cannot run such a plan, or None when it can."""
+
+    def refuses(self, inputs: Inputs) -> str | None:
+        """Why it cannot run these inputs under a plan that it can run, or None when it can."""
+        return None
 
     @abstractmethod
     def attend(self, inputs: Inputs, plan: Plan, spec: RotarySpec, layer: int) -> tuple[Tensor, Tensor]:
@@ -77,25 +88,53 @@ class Backend(ABC):
 
 
 BACKENDS: Registry[Backend] = Registry("backend", BackendError)
-ORDER = ("compiled", "blockwise", "reference")  # what "auto" tries, first to last
+# What "auto" tries, first to last. On CUDA: torch's own FlashAttention, that of the package, then compiled masks, which
+# do what neither can; plain torch comes last.
+ORDER = ("compiled", "varlen", "flash", "flex", "blockwise", "reference")
 
 
-def choose(name: str, plan: Plan, *, device: torch.device, dtype: torch.dtype, grad: bool = False) -> Backend:
-    """The named backend, or for "auto" the first of `ORDER` that can run the plan.
+def choose(
+    name: str,
+    plan: Plan,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    grad: bool = False,
+    inputs: Inputs | None = None,
+) -> Backend:
+    """The named backend, or for "auto" the first of `ORDER` that can run the plan, and these inputs where given.
 
     Raises:
         BackendError: unknown name; a named backend that cannot run, with its reason; none that can.
     """
     if name != "auto":
-        backend = BACKENDS.get(name)
-        reason = backend.unsupported(plan, device=device, dtype=dtype, grad=grad)
+        reason = _reason(name, plan, device, dtype, grad, inputs)
         if reason is not None:
             raise BackendError(f"backend {name!r} cannot run this: {reason}; take backend='auto' or another one")
-        return backend
-    reasons = {}
+        return BACKENDS.get(name)
+    reasons: dict[str, str] = {}
     for candidate in ORDER:
-        reason = BACKENDS.get(candidate).unsupported(plan, device=device, dtype=dtype, grad=grad)
+        reason = _reason(candidate, plan, device, dtype, grad, inputs)
         if reason is None:
             return BACKENDS.get(candidate)
         reasons[candidate] = reason
     raise BackendError("no backend can run this: " + "; ".join(f"{k}: {v}" for k, v in reasons.items()))
+
+
+def passed_over(plan: Plan, *, device: torch.device, dtype: torch.dtype, grad: bool = False) -> dict[str, list[str]]:
+    """Why "auto" passes over what stands before its choice in `ORDER`: each reason, with the backends that have it."""
+    found: dict[str, list[str]] = {}
+    for candidate in ORDER:
+        reason = _reason(candidate, plan, device, dtype, grad, None)
+        if reason is None:
+            break
+        found.setdefault(reason, []).append(candidate)
+    return found
+
+
+def _reason(
+    name: str, plan: Plan, device: torch.device, dtype: torch.dtype, grad: bool, inputs: Inputs | None
+) -> str | None:
+    backend = BACKENDS.get(name)
+    reason = backend.unsupported(plan, device=device, dtype=dtype, grad=grad)
+    return reason if reason is not None or inputs is None else backend.refuses(inputs)

@@ -5,6 +5,8 @@ FlashAttention-2, -inf in FlashAttention-3, another base in FlashInfer), so whic
 never read off the value.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -40,3 +42,22 @@ class Merger:
             output = output.masked_fill(~sees[:, None], 0.0)
         self.output[:, :, rows].mul_((have - base).exp()[..., None]).add_(output * piece_weight)
         self.lse[:, :, rows] = total
+
+
+def merge(pieces: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """The same for all pieces at once, differentiable by autograd in outputs and logsumexps.
+
+    Args:
+        pieces: one or more of output [B, H, T, V], natural logsumexp [B, H, T], and whether a query sees a key of the
+            piece, bool [B or 1, 1, T]. Pieces see different keys.
+
+    Returns: output and logsumexp, float32; 0 and -inf for a query that sees none.
+    """
+    lse = torch.stack([lse.float().masked_fill(~sees, -torch.inf) for _, lse, sees in pieces])
+    blind = torch.isneginf(lse).all(0)
+    total = lse.masked_fill(blind, 0.0).logsumexp(0)  # of -inf alone there is no gradient
+    output = torch.zeros((), device=lse.device)
+    for (found, _, sees), own in zip(pieces, lse, strict=True):
+        weight = (own - total).masked_fill(blind, -torch.inf).exp()
+        output = output + found.float().masked_fill(~sees[..., None], 0.0) * weight[..., None]
+    return output, total.masked_fill(blind, -torch.inf)

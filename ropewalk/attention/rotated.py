@@ -29,14 +29,18 @@ class Buffer:
 
     Memory is the buffer's own from the first append on, and never of inference mode, which other modes may not write.
 
+    Args:
+        tokens: what there is, [B, K, n, W].
+        room: memory of the right size that begins with these tokens and is written to, [B, K, N, W], or None.
+
     Attributes:
         reach: how many of the last tokens a query asks for, or None when it asks for all.
     """
 
-    def __init__(self, tokens: Tensor, reach: int | None = None) -> None:
+    def __init__(self, tokens: Tensor, reach: int | None = None, *, room: Tensor | None = None) -> None:
         self.reach = reach
-        self._storage, self._stop = tokens, tokens.shape[2]
-        self._own = False
+        self._storage, self._stop = tokens if room is None else room, tokens.shape[2]
+        self._own = room is not None
 
     def __len__(self) -> int:
         return self._stop
@@ -45,6 +49,11 @@ class Buffer:
     def tensor(self) -> Tensor:
         """The tokens, a view."""
         return self._storage[:, :, : self._stop]
+
+    @property
+    def room(self) -> Tensor:
+        """The memory that the tokens are in, [B, K, N, W]."""
+        return self._storage
 
     @property
     def size(self) -> int:
@@ -116,6 +125,8 @@ class RotatedKeys:
         new: how many of them are queried now, T.
         origins: the slot of every row's first token, [B].
         tables: gives cos and sin.
+        room: memory that begins with these keys, [B, K, N, D]: the full-length copy takes their place in it. None: it
+            has memory of its own, which grows.
 
     Attributes:
         length: slots, S.
@@ -131,6 +142,7 @@ class RotatedKeys:
         layer: int,
         origins: Sequence[int],
         tables: Tables,
+        room: Tensor | None = None,
     ) -> None:
         self.plan = plan
         self.spec = spec
@@ -144,6 +156,14 @@ class RotatedKeys:
             self._buffers[to] = Buffer(self._turn(keys[:, :, first:], to, first), reach)
             if reach is None:
                 self._whole = to
+        if room is not None:
+            room[:, :, : self.length] = self._buffers[self._whole].tensor
+            self._buffers[self._whole] = Buffer(room[:, :, : self.length], room=room)
+
+    @property
+    def whole(self) -> Buffer:
+        """The full-length copy."""
+        return self._buffers[self._whole]
 
     @property
     def size(self) -> int:
@@ -195,7 +215,7 @@ class RotatedKeys:
 
     def unrotated(self) -> Tensor:
         """The keys turned back, [B, K, S, D]."""
-        return self._wide(0).to(self._buffers[self._whole].tensor.dtype)
+        return self._wide(0).to(self.whole.tensor.dtype)
 
     def part(self, rows: "slice | Tensor", slots: slice) -> dict[PositionMap, Tensor]:
         """For some rows, the last n keys up to `slots.stop` under each map, [rows, K, n, D]; none before `slots`."""
@@ -207,7 +227,7 @@ class RotatedKeys:
 
     def _wide(self, first: int) -> Tensor:
         """Un-rotated keys of the slots from `first` on, at least float32."""
-        keys = self._buffers[self._whole].tensor[:, :, first:]
+        keys = self.whole.tensor[:, :, first:]
         return self._turn(keys.to(torch.promote_types(keys.dtype, torch.float32)), self._whole, first, back=True)
 
     def _turn(self, keys: Tensor, to: PositionMap, first: int, *, back: bool = False) -> Tensor:

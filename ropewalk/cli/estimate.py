@@ -16,7 +16,10 @@ def estimate(
     length: Length,
     method: MethodOption = "none",
     gpus: Annotated[
-        int, typer.Option("--gpus", metavar="INTEGER", min=1, help="Devices to spread the model over.")
+        int,
+        typer.Option(
+            "--gpus", metavar="INTEGER", min=0, help="Devices to spread the model over; 0: a process on a CPU."
+        ),
     ] = 1,
     dtype: Annotated[
         str | None, typer.Option("--dtype", metavar="NAME", help="Of weights and keys.", show_default="the model's")
@@ -25,8 +28,15 @@ def estimate(
         str, typer.Option("--engine", metavar="NAME", help="transformers or vllm, whose pages hold more.")
     ] = "transformers",
     chunk: Annotated[
-        int, typer.Option("--chunk", metavar="INTEGER", min=0, help="Tokens that are read at once; 0 reads all.")
-    ] = 2048,
+        int | None,
+        typer.Option(
+            "--chunk",
+            metavar="INTEGER",
+            min=0,
+            help="Tokens that are read at once; 0 reads all.",
+            show_default="all with transformers, 2048 with vllm",
+        ),
+    ] = None,
     flops: Annotated[
         float | None,
         typer.Option("--flops", metavar="NUMBER", min=1, help="Operations per second of one device: adds seconds."),
@@ -41,7 +51,7 @@ def estimate(
         from ropewalk.methods import parse
         from ropewalk.models.loading import load_config
         from ropewalk.models.spec import spec_from_config
-        from ropewalk.serve.estimate import dtype_of, lines, need
+        from ropewalk.serve.estimate import CHUNK, dtype_of, lines, need
 
         config = load_config(model)
         plan = parse(method).plan(spec_from_config(config, pretrained=pretrained_length), length)
@@ -50,13 +60,14 @@ def estimate(
             length,
             dtype=dtype_of(dtype, config),
             plan=plan,
-            chunk=chunk or None,
-            devices=gpus,
+            chunk=(CHUNK if engine == "vllm" else None) if chunk is None else chunk or None,
+            devices=max(gpus, 1),
             pages=engine == "vllm",
+            on_cpu=gpus == 0,
         )
         for line in lines(needed, length):
             out.console.print(line, markup=False, soft_wrap=True)
-        seconds = None if flops is None else needed.operations / flops / gpus
+        seconds = None if flops is None else needed.operations / flops / needed.devices
         if seconds is not None:
             out.console.print(f"  at {flops:.3g} operations a second on each device: {seconds:,.1f} s", markup=False)
         out.finish({"model": model, "method": method, "length": length, **needed.to_json(), "seconds": seconds})

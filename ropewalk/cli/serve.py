@@ -3,7 +3,7 @@
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -46,16 +46,17 @@ def serve(
     """
     with opened(as_json) as out:
         from ropewalk.models.loading import load_config
+        from ropewalk.models.manifest import config_of
         from ropewalk.models.source import locate
         from ropewalk.serve import front
         from ropewalk.serve.estimate import GIB, available, dtype_of, lines, need
         from ropewalk.serve.served import served
 
         engine = front.installed()
-        setting, source = _setting(model, method, target_length, pretrained_length)
+        setting, source, own = _setting(model, method, target_length, pretrained_length)
         front.require_engine(engine, None if setting is None else setting.method or setting.folder)
         front.require_port(host, port)
-        config = load_config(source)
+        config = load_config(source) if own is None else config_of(own)
         now, longest = None, target_length
         if setting is not None:
             longest = longest or _reach(setting, config)
@@ -78,7 +79,7 @@ def serve(
                 f"{available() / GIB:.1f} GiB are free; take a smaller --target-length, more --gpus or a smaller model"
             )
         options = {"max-model-len": longest, "dtype": dtype, "tensor-parallel-size": gpus if gpus > 1 else None}
-        told = front.overrides(setting, longest or 0)
+        told = front.overrides(setting, longest or 0) | ({} if own is None else front.restored(Path(source), own))
         words = front.command(
             engine, locate(source), host=host, port=port, told=told, options=options, rest=context.args
         )
@@ -89,8 +90,10 @@ def serve(
     os.execv(words[0], words)
 
 
-def _setting(model: str, method: str | None, target: int | None, trained: int | None) -> "tuple[Setting | None, str]":
-    """What the engine is told, and the model that it loads."""
+def _setting(
+    model: str, method: str | None, target: int | None, trained: int | None
+) -> "tuple[Setting | None, str, dict[str, Any] | None]":
+    """What the engine is told, the model that it loads, and of a full folder the model's own configuration."""
     from ropewalk.models.manifest import FILE, Manifest
     from ropewalk.serve.setting import Setting
 
@@ -98,13 +101,11 @@ def _setting(model: str, method: str | None, target: int | None, trained: int | 
     if (folder / FILE).is_file():
         if method is not None:
             raise RopewalkError(f"{model} is a saved extension and brings its method; leave --method out")
-        saved = Manifest.load(folder)
-        if saved.base_config is not None:
-            raise ModelError(f"{model} is a full folder; serve its sidecar (ropewalk.save without full=True)")
-        return Setting(folder=str(folder.resolve())), saved.base
+        saved, place = Manifest.load(folder), str(folder.resolve())
+        return Setting(folder=place), saved.base if saved.base_config is None else place, saved.base_config
     if method is None:
-        return None, model
-    return Setting(method=method, target_length=target, pretrained_length=trained), model
+        return None, model, None
+    return Setting(method=method, target_length=target, pretrained_length=trained), model, None
 
 
 def _reach(setting: "Setting", config: "PretrainedConfig") -> int:

@@ -27,7 +27,7 @@ class Estimate:
         seconds: of one worker, wall time.
         measured: for how many of them `seconds` is the mean of stored samples alike; the others are reckoned from
             operations and the speed of a short probe, and can be off by half: methods differ, and answers are extra.
-        bytes: of memory for the longest one, weights included.
+        bytes: of memory for the longest one, weights included, and on a CPU the process itself.
     """
 
     samples: int
@@ -66,7 +66,7 @@ def estimate(bench: Bench, pending: Sequence[Unit], known: Known) -> Estimate:
         tokens=sum(unit.length for unit in pending),
         seconds=sum(alike) + sum(_readings(bench, unit) for unit in strange) / rate,
         measured=len(alike),
-        bytes=required_memory(bench.model.config, longest, bench.model.dtype),
+        bytes=required_memory(bench.model.config, longest, bench.model.dtype, on_cpu=bench.model.device.type == "cpu"),
     )
 
 

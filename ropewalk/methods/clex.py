@@ -11,13 +11,13 @@ import numpy as np
 from ropewalk.errors import MethodError, ProfileError
 from ropewalk.grid import Grid
 from ropewalk.methods.base import METHODS, Choice, FrequencyMethod, require
-from ropewalk.methods.dynamics import ACTIVATIONS, Dynamics, exponents, feature_of, open_pairs, settled
+from ropewalk.methods.dynamics import ACTIVATIONS, NETWORKS, Dynamics, exponents, feature_of, open_pairs, settled
 from ropewalk.profile import Fingerprint, Profile
 from ropewalk.rotary import FrequencyTable, RotarySpec
 
 KIND = "clex"  # of a profile
-READ = {"max_factor": int, "activation": str, "gate": float, "feature_base": float, "log_n": bool}
-WEIGHTS = ("up", "down")
+READ = {"max_factor": int, "activation": str, "gate": float, "feature_base": float, "log_n": bool, "network": str}
+ADDED = {"log_n", "network"}  # that a profile may lack
 GATE = 10.0  # turns: LongRoPE2's d_10 (arXiv 2502.20082), below which no extension method scales a pair
 BAKED = 1024  # tables kept; a table is some hundred numbers
 
@@ -43,8 +43,12 @@ class CLEX(FrequencyMethod):
         gate: turns in the trained window from which on the network leaves a pair alone, since its gradients drown the
             others'; inf: none, as the authors. Left out: 10.
         feature_base: base of nu. Left out: the model's own; the authors' code has 10,000 for every model.
+        network: `projection`, the authors', or `residual`: two layers with biases that read how far ln theta has moved
+            and the log-time ln(2t - 1). Left out: projection.
         up: W_up, [pairs, hidden].
         down: W_down, [hidden, pairs].
+        middle: W_middle, [hidden, hidden], of the residual network.
+        clock: W_clock, [2, hidden], of the residual network: biases, and what ln(2t - 1) is multiplied by.
     """
 
     name: ClassVar[str] = "clex"
@@ -63,8 +67,11 @@ class CLEX(FrequencyMethod):
     activation: str | None = None
     gate: float | None = None
     feature_base: float | None = None
+    network: str | None = None
     up: Grid | None = field(default=None, metadata={"written": False})
     down: Grid | None = field(default=None, metadata={"written": False})
+    middle: Grid | None = field(default=None, metadata={"written": False})
+    clock: Grid | None = field(default=None, metadata={"written": False})
 
     def choose(self, spec: RotarySpec, target_length: int) -> dict[str, Choice]:
         needed = math.ceil(target_length / spec.pretrained_length)
@@ -73,6 +80,7 @@ class CLEX(FrequencyMethod):
             "activation": ("tanh", "the default of the authors' code"),
             "gate": (GATE, "ten turns, below which no extension method scales a pair"),
             "feature_base": (float(spec.base), "the model's own base"),
+            "network": ("projection", "the authors'"),
         }
         if self.profile is not None and self.up is None:
             own |= self._from_profile(self.profile, spec)
@@ -82,12 +90,13 @@ class CLEX(FrequencyMethod):
     def _from_profile(path: Path, spec: RotarySpec) -> dict[str, Choice]:
         profile = Profile.load(path)
         profile.require(kind=KIND, spec=spec)
-        if missing := sorted((set(WEIGHTS) - set(profile.arrays)) | (set(READ) - {"log_n"} - set(profile.values))):
+        weights = NETWORKS.get(profile.values.get("network", "projection"), ())
+        if missing := sorted((set(weights) - set(profile.arrays)) | (set(READ) - ADDED - set(profile.values))):
             raise ProfileError(f"the profile {str(path)!r} misses {missing}; write it again with ropewalk.train")
         reason = f"profile {path}"
         try:
             own = {name: (READ[name](value), reason) for name, value in profile.values.items() if name in READ}
-            return own | {name: (Grid(profile.arrays[name]), reason) for name in WEIGHTS}
+            return own | {name: (Grid(profile.arrays[name]), reason) for name in weights}
         except (TypeError, ValueError) as error:
             raise ProfileError(f"the profile {str(path)!r} holds a value of the wrong type: {error}") from error
 
@@ -95,14 +104,15 @@ class CLEX(FrequencyMethod):
         """The trained network as a profile, which `profile=PATH` reads back; only of a filled method with weights."""
         if self.up is None or self.down is None:
             raise MethodError("clex: an untrained network has no weights to save; train it first")
-        values = {name: getattr(self, name) for name in READ}
+        values = {name: value for name in READ if (value := getattr(self, name)) is not None}
         values["gate"] = "inf" if self.gate == math.inf else self.gate  # JSON has no infinity
-        arrays = {"up": self.up.array[0], "down": self.down.array[0]}
+        arrays = {name: grid.array[0] for name, grid in self.weights.items()}
         return Profile(KIND, Fingerprint.of(spec), values, arrays, provenance)
 
     def __str__(self) -> str:
         if self.up is not None and self.profile is not None:  # the profile brings its weights
-            return str(replace(self, up=None, down=None))
+            nothing: dict[str, Any] = dict.fromkeys(self.weights)
+            return str(replace(self, **nothing))
         return super().__str__()
 
     def check(self, spec: RotarySpec) -> None:
@@ -112,15 +122,27 @@ class CLEX(FrequencyMethod):
         require(self, "activation", self.activation in ACTIVATIONS, "tanh or silu")
         require(self, "gate", self.gate >= 0, "a number of turns, or inf")
         require(self, "feature_base", 1 < self.feature_base < math.inf, "a number above 1")
-        if (self.up is None) != (self.down is None):
-            raise MethodError("clex: give both up and down, or neither")
-        if self.up is not None and self.down is not None:
-            up, down = self.up.array[0], self.down.array[0]
-            if up.shape[0] != spec.pairs or down.shape != up.shape[::-1]:
+        require(self, "network", self.network in NETWORKS, " or ".join(NETWORKS))
+        assert self.network is not None
+        if not self.weights:
+            return
+        wanted = NETWORKS[self.network]
+        if set(self.weights) != set(wanted):
+            raise MethodError(f"clex: a {self.network} network has {' and '.join(wanted)}: give all of them, or none")
+        pairs, hidden = spec.pairs, self.weights["up"].array.shape[-1]
+        shapes = {"up": (pairs, hidden), "down": (hidden, pairs), "middle": (hidden, hidden), "clock": (2, hidden)}
+        for name, grid in self.weights.items():
+            if grid.array.shape != (1, *shapes[name]):
                 raise MethodError(
-                    f"clex: weights of shape {up.shape} and {down.shape} do not fit the model's {spec.pairs} rotary "
-                    f"pairs; wanted [{spec.pairs}, hidden] and [hidden, {spec.pairs}]"
+                    f"clex: {name} of shape {grid.array.shape[1:]} does not fit the model's {pairs} rotary pairs; "
+                    f"wanted {_spelled(wanted)}"
                 )
+
+    @property
+    def weights(self) -> dict[str, Grid]:
+        """The network's weights by name; empty where it is untrained."""
+        found = {name: getattr(self, name) for name in NETWORKS["residual"]}
+        return {name: grid for name, grid in found.items() if grid is not None}
 
     def reach(self, spec: RotarySpec) -> int | None:
         return None if self.max_factor is None else self.max_factor * spec.pretrained_length
@@ -136,15 +158,15 @@ class CLEX(FrequencyMethod):
         """The differential equation of the filled method, over float64 numpy arrays."""
         assert self.activation is not None and self.gate is not None and self.feature_base is not None
         nothing = np.zeros((spec.pairs, 0))
+        weights: dict[str, np.ndarray] = {name: grid.array[0] for name, grid in self.weights.items()}
         return Dynamics(
             start=np.log(np.array(spec.inv_freq)),
             exponent=exponents(spec.pairs),
             feature=feature_of(spec, self.feature_base),
             gate=open_pairs(spec, self.gate),
-            up=nothing if self.up is None else self.up.array[0],
-            down=nothing.T if self.down is None else self.down.array[0],
             activation=self.activation,
             library=np,
+            **({"up": nothing, "down": nothing.T} | weights),
         )
 
     def time(self, spec: RotarySpec, length: int) -> float:
@@ -155,6 +177,11 @@ class CLEX(FrequencyMethod):
 
     def table(self, spec: RotarySpec, length: int) -> FrequencyTable:
         return _baked(self, spec, self.time(spec, length))
+
+
+def _spelled(names: tuple[str, ...]) -> str:
+    shapes = {"up": "[pairs, hidden]", "down": "[hidden, pairs]", "middle": "[hidden, hidden]", "clock": "[2, hidden]"}
+    return ", ".join(f"{name} {shapes[name]}" for name in names)
 
 
 @lru_cache(maxsize=BAKED)

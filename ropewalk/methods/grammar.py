@@ -41,7 +41,9 @@ def parse_one(text: str, method: type[M]) -> M:
             raise MethodError(f"{method.name}: parameter {key!r} has no value; write {key}=VALUE")
         if key in values:
             raise MethodError(f"{method.name}: parameter {key!r} is given twice")
-        values[key] = _read(value.strip(), known[key][1], f"{method.name}: {key}")
+        field, kind = known[key]
+        zero = value.strip() == "0" and field.metadata.get("zero", False)  # of a number of tokens that may be none
+        values[key] = 0 if zero else _read(value.strip(), kind, f"{method.name}: {key}")
     return method(**values)
 
 

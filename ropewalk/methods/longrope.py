@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -51,7 +51,7 @@ class LongRoPE(FrequencyMethod):
     attention_factor: float | None = None
     file: Path | None = None
     profile: Path | None = None
-    retain: int | None = None
+    retain: int | None = field(default=None, metadata={"zero": True})
 
     def choose(self, spec: RotarySpec, target_length: int) -> dict[str, Choice]:
         original = self.original or spec.pretrained_length
@@ -120,12 +120,12 @@ class LongRoPE(FrequencyMethod):
             raise MethodError(
                 f"longrope: give the long factors, one per pair ({spec.pairs}): long=1/1.2/... or file=PATH"
             )
-        for field, factors in (("long", self.long), ("short", self.short)):
+        for name, factors in (("long", self.long), ("short", self.short)):
             if len(factors) != spec.pairs:
                 raise MethodError(
-                    f"longrope: {len(factors)} {field} factors given, the model has {spec.pairs} rotary pairs"
+                    f"longrope: {len(factors)} {name} factors given, the model has {spec.pairs} rotary pairs"
                 )
-            require(self, field, all(math.isfinite(f) and f > 0 for f in factors), "a list of numbers above 0")
+            require(self, name, all(math.isfinite(f) and f > 0 for f in factors), "a list of numbers above 0")
         require(self, "original", self.original > 1, "at least 2 tokens")
         require(self, "factor", self.factor >= 1, "at least 1")
         assert self.retain is not None

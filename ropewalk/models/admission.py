@@ -41,6 +41,11 @@ class Admission:
     def pinned(self) -> bool:
         return self._pins is not None
 
+    @property
+    def same_for_all(self) -> bool:
+        """Whether one length was pinned, which rows of any number share."""
+        return self._pins is not None and len(self._pins) == 1
+
     def pin(self, lengths: list[int] | None) -> None:
         """See `Extension.pin`."""
         if lengths is not None and (not lengths or not all(1 <= n <= self.target_length for n in lengths)):
@@ -101,6 +106,8 @@ def row_lengths(given: dict[str, Any]) -> list[int] | None:
     tokens = given.get("input_ids") if given.get("input_ids") is not None else given.get("inputs_embeds")
     if tokens is None:
         return None
+    if given.get("cu_seq_lens_q") is not None:  # packed texts, each of which counts from 0
+        return [int(given["position_ids"].max()) + 1]
     batch, new = tokens.shape[:2]
     cache, visible = given.get("past_key_values"), given.get("attention_mask")
     if visible is not None and visible.ndim == 2:

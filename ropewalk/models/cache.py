@@ -1,53 +1,34 @@
-"""transformers' cache with keys that are rotated once: what takes the place of its plain layers.
+"""Letting transformers' caches hold keys that are rotated once.
 
-A `DynamicCache` is a list of layers. Those that are exactly transformers' `DynamicLayer` give way to `RotatedLayer`
-before a forward; any other kind of layer (static, sliding, quantised, offloaded, a user's own) stays, and hands
-un-rotated keys over as it always did.
-
-A `RotatedLayer` is a `DynamicLayer` until attention has seen its keys come by unchanged, with the plan and the padding
-of every row. From then on it holds rotated keys, and what it returns from `update` is NaN of the right shape: only our
-attention knows what it stands for, and whoever else takes it for keys finds out. Its `keys` are the un-rotated truth
-for anyone who asks, and whoever asks may have changed them: a layer that was asked, or whose rows are no longer what
-they were rotated for, is a plain `DynamicLayer` until it is reset.
+A cache is a list of layers. Those that are exactly transformers' `DynamicLayer`, `DynamicSlidingWindowLayer` or
+`StaticLayer` give way to layers that can hold rotated keys before a forward; any other kind (static and sliding,
+quantised, offloaded, a user's own) stays, and hands un-rotated keys over as it always did.
 """
 
 import copy
-import weakref
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache
-from transformers.cache_utils import CacheLayerMixin, DynamicLayer
+from transformers import Cache, DynamicCache, StaticCache
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
 
 from ropewalk.attention.rotated import Buffer, RotatedKeys
-from ropewalk.attention.tables import Tables
+from ropewalk.models import graph
+from ropewalk.models.held import HoldingLayer
+from ropewalk.models.sliding_cache import RotatedSlidingLayer
+from ropewalk.models.static_cache import RotatedStaticLayer
 from ropewalk.plan import Plan
-from ropewalk.rotary import RotarySpec
-
-GRADIENTS = "gradients were asked for"
-MARK = "_ropewalk_layer"  # on what `update` returns: a weak reference to the layer
 
 
-class RotatedLayer(DynamicLayer):
+class RotatedLayer(HoldingLayer, DynamicLayer):
     """A dynamic cache layer that holds keys rotated by a plan's key maps.
 
     Args:
         plain: the layer whose contents are taken over, or None for an empty one.
-
-    Attributes:
-        rotated: the rotated keys, or None while the layer holds un-rotated ones.
-        left_plain: why this layer stays un-rotated until it is reset, or None.
-        met: attention has been given this layer's keys as `update` returned them.
     """
 
     def __init__(self, plain: DynamicLayer | None = None) -> None:
-        self.rotated: RotatedKeys | None = None
-        self.left_plain: str | None = None
-        self.met = False
-        self._keys: Tensor | None = None
-        self._values: Tensor | None = None
         self._value_buffer: Buffer | None = None
         super().__init__()
         if plain is not None and plain.is_initialized:
@@ -57,73 +38,31 @@ class RotatedLayer(DynamicLayer):
     def __copy__(self) -> "RotatedLayer":
         return copy.deepcopy(self)  # two layers may not write into one buffer
 
-    @property
-    def keys(self) -> Tensor | None:
-        """Un-rotated keys [B, K, S, D]."""
-        self.release("its keys were read")
-        return self._keys
-
-    @keys.setter
-    def keys(self, keys: Tensor | None) -> None:
-        self.release("its keys were replaced")
-        self._keys = keys
+    def append(self, rotated: RotatedKeys, keys: Tensor, values: Tensor) -> Tensor:
+        assert self._value_buffer is not None
+        rotated.append(keys)
+        self._value_buffer.append(values)
+        return self.held_values
 
     @property
-    def values(self) -> Tensor | None:
-        """Values [B, K, S, V]."""
-        self.release("its values were read")
-        return self._values
+    def held_values(self) -> Tensor:
+        """The values beside rotated keys."""
+        assert self._value_buffer is not None
+        return self._value_buffer.tensor
 
-    @values.setter
-    def values(self, values: Tensor | None) -> None:
-        self.release("its values were replaced")
-        self._values = values
+    def _append_in_graph(self, rotated: RotatedKeys, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        batch, heads, new, width = keys.shape
+        held = torch.full((), rotated.length)
+        number = graph.append(self.number, held, keys, values)
+        length = rotated.length + new
+        return number.expand(batch, heads, length, width), number.expand(batch, heads, length, values.shape[3])
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Add un-rotated keys and values; returns all keys, or NaN in their shape once they are rotated, and values."""
-        if self.rotated is not None:
-            if key_states.requires_grad or value_states.requires_grad:
-                self.release(GRADIENTS)
-            elif len(key_states) != len(self.rotated.origins):
-                self.release("the batch changed")  # what comes now is refused as any cache refuses it
-        if self.rotated is None:
-            keys, values = super().update(key_states, value_states, *args, **kwargs)
-            keys = keys.view_as(keys)
-        else:
-            assert self._value_buffer is not None
-            self.rotated.append(key_states)
-            self._value_buffer.append(value_states)
-            batch, heads, _, width = key_states.shape
-            keys = key_states.new_full((1, 1, 1, 1), torch.nan).expand(batch, heads, self.rotated.length, width)
-            values = self._value_buffer.tensor
-        setattr(keys, MARK, weakref.ref(self))
-        return keys, values
-
-    def rotate(
-        self, new: int, plan: Plan, *, spec: RotarySpec, layer: int, origins: Sequence[int], tables: Tables
-    ) -> RotatedKeys | None:
-        """The keys rotated as a plan wants them, or None for a layer that stays un-rotated.
-
-        Args:
-            new: how many of the keys are queried now.
-            plan: the plan of all rows.
-            spec: the rotary embedding of the layer.
-            layer: number of the attention layer.
-            origins: slot of every row's first token; -1 for a row of padding, which a later call will tell.
-            tables: gives cos and sin.
-        """
-        if self.rotated is not None:
-            if self.rotated.belong_to(plan, spec, layer, origins):
-                self.rotated.recall(new)  # a layer that shares these keys may come after they were trimmed
-                return self.rotated
-            self.release("the plan or the padding of cached rows changed")
-        if self.left_plain is not None or -1 in origins:
-            return None
+    def _turned(self, new: int, plan: Plan, **how: Any) -> RotatedKeys:
         assert self._keys is not None and self._values is not None
-        self.rotated = RotatedKeys(self._keys, new, plan, spec=spec, layer=layer, origins=origins, tables=tables)
+        rotated = RotatedKeys(self._keys, new, plan, **how)
         self._value_buffer = Buffer(self._values)
         self._keys = self._values = None
-        return self.rotated
+        return rotated
 
     def release(self, reason: str) -> None:
         """Go back to un-rotated keys, and stay there until `reset`; does nothing to a layer that holds them."""
@@ -182,26 +121,21 @@ class RotatedLayer(DynamicLayer):
         self._value_buffer.select(rows)
 
 
-def layer_of(keys: Tensor) -> RotatedLayer | None:
-    """The layer whose `update` returned this very tensor, or None for any other."""
-    mark = getattr(keys, MARK, None)
-    layer = None if mark is None else mark()
-    if layer is not None:
-        layer.met = True
-    return layer
-
-
 def prepare(cache: object) -> dict[str, None]:
     """Put layers that can hold rotated keys into a cache before a forward; returns why others were left, if any."""
     if not isinstance(cache, Cache):
         return {}
-    if not isinstance(cache, DynamicCache) or cache.offloading:
+    if not isinstance(cache, DynamicCache | StaticCache) or cache.offloading:
         return {f"{'an offloaded' if cache.offloading else 'a'} {type(cache).__name__}": None}
     reasons: dict[str, None] = {}
     for i, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer:
             cache.layers[i] = RotatedLayer(layer)
-        elif isinstance(layer, RotatedLayer):
+        elif type(layer) is StaticLayer:
+            cache.layers[i] = RotatedStaticLayer(layer)
+        elif type(layer) is DynamicSlidingWindowLayer:
+            cache.layers[i] = RotatedSlidingLayer(layer)
+        elif isinstance(layer, HoldingLayer | RotatedSlidingLayer):
             if layer.is_initialized and not layer.met:
                 reasons["the model changes cached keys before attention sees them"] = None
         elif isinstance(layer, CacheLayerMixin):

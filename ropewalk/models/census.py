@@ -1,6 +1,6 @@
 """Reading a model through the seam: one RotarySpec for the layers that an extension is for, and what the others are."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -12,7 +12,8 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from ropewalk.errors import ModelError
 from ropewalk.models.heads import WHOLE, Share, share_of
-from ropewalk.models.probe import Capture, LayoutError, RotaryKey, Rotation, read_rotation
+from ropewalk.models.late_norms import LateNorm, Norms, norms_within
+from ropewalk.models.probe import Capture, LayoutError, Records, RotaryKey, Rotation, read_rotation
 from ropewalk.models.seam import Seam, device_of, find_rotaries, name_of
 from ropewalk.models.spec import pretrained_length, rope_base, rope_parameters, scaling_of
 from ropewalk.rotary import RotarySpec
@@ -27,12 +28,14 @@ class Layer:
         spec: its rotary embedding; for "none" a rotation by nothing.
         rotation: which columns of cos and sin its dimensions use, None for "none".
         window: the model's own window, tokens, or None.
+        norms: what is done to queries and keys after the rotation, None for nothing.
     """
 
     kind: str
     spec: RotarySpec
     rotation: Rotation | None
     window: int | None
+    norms: Norms | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def take_census(seam: Seam, pretrained: int | None = None) -> Census:
     token = torch.full((1, 1), model.config.get_text_config().vocab_size // 2, device=device_of(model))
     with quietly(model):
         try:
-            records = seam.run_probes(lambda: model(input_ids=token, use_cache=False))
+            records = _probed(seam, lambda: model(input_ids=token, use_cache=False))
         except ModelError as error:
             known = name_of(model) in str(error)
             raise error if known else ModelError(f"{name_of(model)} {error}") from error
@@ -101,7 +104,10 @@ def take_census(seam: Seam, pretrained: int | None = None) -> Census:
     columns = {rotary: _columns(seam, rotary) for rotary in records.widths}
     parameters = rope_parameters(model.config.get_text_config())
     length = pretrained or pretrained_length(model.config.get_text_config(), parameters)
-    layers = [_layer(model, captures, records.widths, columns, length) for captures in records.captures.values()]
+    layers = [
+        replace(_layer(model, captures, records.widths, columns, length), norms=seam.norms.get(module))
+        for module, captures in records.captures.items()
+    ]
     full = [layer for layer in layers if layer.kind == "full"]
     if not full:
         raise ModelError(
@@ -126,6 +132,47 @@ def take_census(seam: Seam, pretrained: int | None = None) -> Census:
     )
     heads = next(capture["as-is"].query.shape[0] for capture in records.captures.values())
     return Census(spec, tuple(layers), columns, first.rotation.rotary, share_of(model, heads))
+
+
+def _probed(seam: Seam, forward: Callable[[], object]) -> Records:
+    """What the probes see; norms of attention modules that come after the rotation are lifted out of the model."""
+    records = seam.run_probes(forward)
+    if _readable(records):
+        return records
+    norms = {module: norms_within(module) for module in seam.layers}
+    for named in norms.values():
+        for norm in named.values():
+            norm.lift()
+    bare = seam.run_probes(forward)
+    if not _readable(bare):
+        for named in norms.values():
+            for norm in named.values():
+                norm.restore()
+        return records
+    plain = bare.captures
+    roles: dict[nn.Module, dict[str, LateNorm]] = {module: {} for module in norms}
+    for name in dict.fromkeys(name for named in norms.values() for name in named):
+        those = {module: named[name] for module, named in norms.items() if name in named}
+        for norm in those.values():
+            norm.factor = 2.0
+        doubled = seam.run_probes(forward, ["as-is"]).captures
+        for module, norm in those.items():
+            norm.factor = 1.0
+            for part in ("query", "key"):
+                before, after = (getattr(captures[module]["as-is"], part) for captures in (plain, doubled))
+                if torch.equal(after, 2 * before):
+                    roles[module][part] = norm
+    seam.norms = {module: Norms(found.get("query"), found.get("key")) for module, found in roles.items() if found}
+    return bare
+
+
+def _readable(records: Records) -> bool:
+    try:
+        for captures in records.captures.values():
+            read_rotation(captures, records.widths)
+    except LayoutError:
+        return False
+    return True
 
 
 def refuse_by_family(model: PreTrainedModel) -> None:
@@ -186,6 +233,8 @@ def _layer(
     heads, head_dim = seen.query.shape
     _, ranks = share_of(model, heads)
     window = seen.window
+    if seen.in_chunks and rotation is not None and window is not None and window <= length:
+        raise ModelError(f"{name_of(model)}: nothing to extend: rotary layers see no further than chunks of {window}")
     if rotation is None:
         spec = replace(_spec(head_dim, heads * ranks, len(seen.key) * ranks, length, (0.0,)), bidirectional=seen.ahead)
         return Layer("none", spec, None, window)

@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 from ropewalk.attention import BACKENDS
+from ropewalk.attention.base import passed_over
 from ropewalk.attention.rotated import reaches, unsupported
-from ropewalk.models.seam import name_of
+from ropewalk.models.seam import device_of, name_of
 from ropewalk.plan import Plan
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ def describe(extension: "Extension") -> str:
         if extension.shared_rotary and not extension.plan.takes_attention:
             lines.append("  attention is taken over: layers that stay as they are share the rotary module")
         lines.append(f"  attention: backend {extension.backend}")
+        if extension.asked_backend == "auto":
+            here = {"device": device_of(extension.model), "dtype": extension.model.dtype}
+            for reason, names in passed_over(extension.plan, **here).items():
+                lines.append(f"    not {', '.join(names)}: {reason}")
+        if any(layer.norms is not None for layer in extension.census.layers):
+            lines.append("  queries and keys are normalised after their rotation: attention is dense, in plain torch")
         if not spec.bidirectional:
             lines.append(f"  {cache_of(extension.plan, extension.backend)}")
         if extension.left_plain:
@@ -61,8 +68,8 @@ def cache_of(plan: Plan, backend: str) -> str:
         return f"cache: un-rotated keys, rotated anew at every step: {reason}"
     near = [reach for reach in reaches(plan).values() if reach is not None]
     layout = f", and the last {max(near)} also by that of the local band" if near else ""
-    held = f"a DynamicCache holds keys rotated once, by the key map of the {'remote band' if near else 'plan'}{layout}"
-    return f"cache: {held}; any other cache holds un-rotated keys, rotated anew at every step"
+    held = f"keys rotated once, by the key map of the {'remote band' if near else 'plan'}{layout}"
+    return f"cache: a DynamicCache or StaticCache holds {held}; others hold un-rotated keys, rotated anew at every step"
 
 
 def shorten(value: object) -> str:

@@ -1,24 +1,27 @@
 """What an extension puts behind the seam: banded attention, or a table in the rotary module."""
 
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ropewalk.attention.base import Inputs, choose
+from ropewalk.attention.base import Backend, Inputs, choose
 from ropewalk.attention.rotated import RotatedKeys, unsupported
+from ropewalk.attention.tables import Tables
 from ropewalk.errors import BackendError, ModelError
+from ropewalk.models import late_norms
 from ropewalk.models.admission import Limits, Rows, refuse_beyond
-from ropewalk.models.cache import GRADIENTS, layer_of, prepare
-from ropewalk.models.census import Census, Layer, RotaryColumns
+from ropewalk.models.cache import prepare
+from ropewalk.models.census import Census, Layer
+from ropewalk.models.held import GRADIENTS, layer_of
 from ropewalk.models.mask import Sequence, sees_ahead, sequences, window_of
-from ropewalk.models.seam import Call
+from ropewalk.models.seam import NO_DROPOUT, Call
+from ropewalk.models.sliding_cache import RotatedSlidingLayer, Slid, Turning
 from ropewalk.plan import Band, Plan, Region
-from ropewalk.rotary import FrequencyTable, RotarySpec
+from ropewalk.rotary import RotarySpec
 
-Rotary = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+UNROTATED = "a paged cache (continuous batching)"
 Group = tuple[Sequence, Plan, RotarySpec, list[int]]  # rows that are attended to in one call
 
 
@@ -41,6 +44,7 @@ class Banded:
         self.limits = limits
         self.backend = backend
         self.left_plain: dict[str, None] = {}
+        self._tables = Tables()
         self._cuts: list[tuple[Tensor, int, list[Sequence]]] = []
         self._latest: weakref.ref[RotatedKeys] | None = None
 
@@ -54,9 +58,7 @@ class Banded:
         self, layer: int, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, call: Call
     ) -> Tensor:
         if call.dropout:
-            raise BackendError(
-                f"attention dropout {call.dropout} is not supported under a position method; set attention_dropout to 0"
-            )
+            raise BackendError(NO_DROPOUT.format(call.dropout))
         here = self.census.layers[layer]
         batch, heads, new, _ = query.shape
         groups: list[Group] = []
@@ -67,6 +69,18 @@ class Banded:
             plans = self._plans(here, layer, rows, batch, window_of(mask))
             groups += [(sequence, plan, spec, these) for plan, spec, these in plans]
         key, rotated = self._cached(layer, key, value, new, groups)
+        if rotated is None and query.dtype != value.dtype:  # autocast, whose own attention computes in the lower one
+            query, key = query.to(value.dtype), key.to(value.dtype)
+        together = rows_together(groups, batch)
+        if together is not None and here.norms is None and not isinstance(rotated, Slid):
+            sequence, plan, spec, _ = groups[0]
+            slots = slice(0, sequence.keys.stop + new - sequence.queries.stop)
+            held = None if rotated is None else rotated.part(slice(None), slots)
+            given = (call.scaling, None, call.softcap, call.sinks, held, together)
+            inputs = Inputs(query, key[:, :, slots], value[:, :, slots], *given)
+            backend = self._choose(plan, inputs)
+            if backend.ragged:
+                return backend.attend(inputs, plan, spec, layer)[0].transpose(1, 2)
         output: Tensor | None = None
         for sequence, plan, spec, these in groups:
             index = slice(None) if len(these) == batch else torch.tensor(these, device=query.device)
@@ -75,13 +89,12 @@ class Banded:
                 key[index][:, :, sequence.keys],
                 value[index][:, :, sequence.keys],
                 call.scaling,
-                sequence.positions,
+                rotated.positions(sequence.keys) if isinstance(rotated, Slid) else sequence.positions,
                 call.softcap,
                 call.sinks,
                 None if rotated is None else rotated.part(index, sequence.keys),
             )
-            backend = choose(self.backend, plan, device=query.device, dtype=query.dtype, grad=inputs.needs_grad)
-            result, _ = backend.attend(inputs, plan, spec, layer)
+            result = self._attend(here, inputs, plan, spec, layer)
             if len(these) == batch and result.shape[2] == new:
                 return result.transpose(1, 2)
             if output is None:
@@ -89,15 +102,42 @@ class Banded:
             output[index, sequence.queries] = result.transpose(1, 2)
         return query.new_zeros(batch, new, heads, value.shape[-1]) if output is None else output
 
+    def _choose(self, plan: Plan, inputs: Inputs) -> Backend:
+        device, dtype = inputs.query.device, inputs.query.dtype
+        return choose(self.backend, plan, device=device, dtype=dtype, grad=inputs.needs_grad, inputs=inputs)
+
+    def _attend(self, here: Layer, inputs: Inputs, plan: Plan, spec: RotarySpec, layer: int) -> Tensor:
+        """Output [B, H, T, V]."""
+        if here.norms is not None:
+            return late_norms.attend(inputs, plan, spec, layer, here.norms, self._tables)
+        return self._choose(plan, inputs).attend(inputs, plan, spec, layer)[0]
+
+    def alone(self, layer: int, query: Tensor, key: Tensor, value: Tensor, call: Call) -> Tensor:
+        """Attention of one text without padding or a cache of ours, [1, T, H, V]: the last T of S tokens are queried.
+
+        Where the layer has a window, the first key need not be the first token of the text.
+        """
+        here = self.census.layers[layer]
+        self.left_plain[UNROTATED] = None
+        if here.kind == "full":
+            refuse_beyond(self.limits(1), [0], key.shape[2])
+        ((plan, spec, _),) = self._plans(here, layer, range(1), 1, here.window)
+        inputs = Inputs(query, key, value, call.scaling, softcap=call.softcap, sinks=call.sinks)
+        return self._attend(here, inputs, plan, spec, layer).transpose(1, 2)
+
     def _cached(
         self, layer: int, key: Tensor, value: Tensor, new: int, groups: list[Group]
-    ) -> tuple[Tensor, RotatedKeys | None]:
+    ) -> tuple[Tensor, RotatedKeys | Slid | None]:
         """The keys rotated, where their cache can hold them so; else the un-rotated keys."""
         held = layer_of(key)
         if held is None or not groups:
             return key, None
+        if isinstance(held, RotatedSlidingLayer):
+            return self._slid(held, layer, key, value, groups)
         rotated = None
         reason = GRADIENTS if key.requires_grad or value.requires_grad else self._reason(key, groups)
+        if self.census.layers[layer].norms is not None:
+            reason = late_norms.REASON
         if reason is None:
             _, plan, spec, _ = groups[0]
             origins = [-1] * len(key)
@@ -118,6 +158,31 @@ class Banded:
             assert truth is not None
             key = truth
         return key, rotated
+
+    def _slid(
+        self, held: RotatedSlidingLayer, layer: int, key: Tensor, value: Tensor, groups: list[Group]
+    ) -> tuple[Tensor, Slid | None]:
+        """The same for a layer of a sliding-window cache."""
+        here = self.census.layers[layer]
+        reason = GRADIENTS if key.requires_grad or value.requires_grad else self._reason(key, groups)
+        if here.norms is not None:
+            reason = late_norms.REASON
+        elif here.kind == "full":
+            reason = "a window longer than the target, in a sliding-window cache"
+        elif here.kind == "none":
+            reason = "layers that do not rotate"
+        elif key.device.type != "cpu":
+            reason = f"kernels on {key.device.type} take no window that stands somewhere in a text"
+        if reason is None:
+            _, plan, spec, _ = groups[0]
+            tables = choose(self.backend, plan, device=key.device, dtype=key.dtype).tables
+            assert tables is not None
+            return key, held.slid(key, Turning(plan, spec, tables))
+        if here.kind != "none":
+            self.left_plain[reason] = None
+        key = held.unturned(key)
+        held.release(reason)
+        return key, None
 
     def _trim_before(self, rotated: RotatedKeys | None) -> None:
         """Trim the layer before this one: a family may attend to one layer's keys twice in a row (diffllama)."""
@@ -168,49 +233,19 @@ class Banded:
         return [(plan, here.spec, these) for plan, these in groups.items()]
 
 
-def table_rotary(columns: RotaryColumns, rows: Rows, own: FrequencyTable, stock: Rotary) -> Rotary:
-    """A rotary forward that returns each row's own table: (x, position_ids [B or 1, T]) -> cos, sin [B or 1, T, width].
+def rows_together(groups: list[Group], batch: int) -> tuple[tuple[int, int], ...] | None:
+    """The slots of every row, for a backend that takes rows with padding in one call; None where one call will not do.
 
-    Angles are built in float64; the result has x's dtype, like the stock module's. A row with the model's own table
-    gets what the stock module returns, bit for bit.
-
-    Args:
-        own: the model's table.
-        stock: the stock forward.
+    Rows need one plan, no gaps between positions and one document each; where all are alike nothing is gained.
     """
-    pairs = torch.tensor(columns.pairs)
-
-    def forward(x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        plans = rows(x.shape[0])
-        kept = [plan.table == own for plan in plans]
-        if all(kept):
-            return stock(x, position_ids)
-        cos, sin = built(x, position_ids, plans)
-        if any(kept):
-            of_stock = torch.tensor(kept, device=x.device)[:, None, None]
-            cos, sin = (torch.where(of_stock, *pair) for pair in zip(stock(x, position_ids), (cos, sin), strict=True))
-        return cos, sin
-
-    def built(x: Tensor, position_ids: Tensor, plans: list[Plan]) -> tuple[Tensor, Tensor]:
-        where = torch.device("cpu") if x.device.type == "mps" else x.device  # MPS has no float64
-        if len(set(plans)) == 1:
-            plans = plans[:1]
-        theta = torch.stack([plan.table.theta() for plan in plans]).to(where)  # [rows, pairs]
-        scaling = torch.tensor([plan.table.attention_scaling for plan in plans], device=where)
-        return turned(x, position_ids, theta, scaling, pairs)
-
-    return forward
-
-
-def turned(x: Tensor, position_ids: Tensor, theta: Tensor, scaling: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin as a model's rotary module returns them, [B or 1, T, width] in x's dtype; gradients reach theta.
-
-    Args:
-        position_ids: [B or 1, T], whole or not.
-        theta: radians per token, float64 [B or 1, pairs], where angles are built.
-        scaling: factor on cos and sin, [B or 1].
-        pairs: which pair every column belongs to, [width].
-    """
-    angles = (position_ids[:, :, None].to(theta) * theta[:, None, :])[:, :, pairs.to(theta.device)]
-    scaling = scaling[:, None, None]
-    return (angles.cos() * scaling).to(x), (angles.sin() * scaling).to(x)
+    plans = [plan for _, plan, _, _ in groups]
+    if len(groups) < 2 or any(plan is not plans[0] and plan != plans[0] for plan in plans):
+        return None
+    if any(sequence.positions is not None for sequence, *_ in groups):
+        return None
+    found: dict[int, tuple[int, int]] = {}
+    for sequence, _, _, rows in groups:
+        if not found.keys().isdisjoint(rows):
+            return None
+        found |= dict.fromkeys(rows, (sequence.keys.start, sequence.keys.stop))
+    return tuple(found.get(row, (0, 0)) for row in range(batch))

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
@@ -15,10 +16,12 @@ from ropewalk.methods import Method, parse
 from ropewalk.models.admission import Admission, arguments, final_lengths, refuse_beyond, row_lengths
 from ropewalk.models.census import Census, refuse_by_family, take_census
 from ropewalk.models.describe import OWN, describe
-from ropewalk.models.executors import Banded, table_rotary
+from ropewalk.models.executors import Banded
 from ropewalk.models.identity import Comparison, verify
 from ropewalk.models.override import Override
+from ropewalk.models.paged import ContinuousBatching
 from ropewalk.models.seam import Seam, device_of, name_of
+from ropewalk.models.table import TableRotary
 from ropewalk.rotary import RotarySpec
 
 if TYPE_CHECKING:
@@ -160,6 +163,7 @@ class Extension:
         self._admission = Admission(method, self.spec, target_length, census.share)
         self._overrides: list[Override] = []
         self._hooks: list[RemovableHandle] = []
+        self._batching: ContinuousBatching | None = None
         self.left_plain: dict[str, None] = {}
         model.__dict__[MARK] = self
         try:
@@ -179,31 +183,23 @@ class Extension:
             if whole:
                 self._hooks.append(self.model.register_forward_pre_hook(self._admit, with_kwargs=True))
         elif self.plan.table != self.spec.table or self.method.length_dependent:
-            self._override_rotary()
+            self._table = TableRotary(self._seam, self.census, self._admission)
+            self._overrides.append(self._table.override)
             self._hooks.append(self.model.register_forward_pre_hook(self._admit, with_kwargs=True))
         if self.method.length_dependent and hasattr(self.model, "generate"):
             self._overrides.append(Override(self.model, "generate", self._pinned_generate))
             self._generate = self._overrides[-1].original
-
-    def _override_rotary(self) -> None:
-        path, layer_type = self.census.rotary
-
-        def stock(x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-            return override.original(x, position_ids, *([] if layer_type is None else [layer_type]))
-
-        columns = self.census.columns[self.census.rotary]
-        ours = table_rotary(columns, self._admission.plans, self.spec.table, stock)
-
-        def forward(x: Tensor, position_ids: Tensor, asked: str | None = None, **named: Any) -> tuple[Tensor, Tensor]:
-            asked = named.get("layer_type", asked)
-            return ours(x, position_ids) if asked == layer_type else override.original(x, position_ids, asked)
-
-        override = Override(self._seam.rotaries[path], "forward", forward)
-        self._overrides.append(override)
+        if hasattr(self.model, "init_continuous_batching"):
+            own = self.backend == OWN
+            self._batching = ContinuousBatching(self.model, takes_attention=not own, refusal=self._unbatchable)
 
     def _admit(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before a forward: no row may grow past what it was admitted for; an encoder's rows are what they are."""
         if not self._admission.limited:
+            return
+        if torch.compiler.is_compiling():  # a graph looks at limits where it attends, or asks for the table
+            if self.spec.bidirectional and self.method.length_dependent and not self._admission.pinned:
+                raise MethodError(f"{self.method.name} depends on the length, which a graph does not see; pin(lengths)")
             return
         counts = row_lengths(arguments(self.model.forward, args, kwargs))
         if counts is None:
@@ -221,6 +217,9 @@ class Extension:
         del self.model.__dict__[MARK]
         self._seam.detach()
         self._seam.executor = None
+        if self._batching is not None:
+            self._batching.restore()
+            self._batching = None
         while self._overrides:
             self._overrides.pop().restore()
         while self._hooks:
@@ -249,6 +248,15 @@ class Extension:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.remove()
+
+    def _unbatchable(self) -> str | None:
+        """Why continuous batching cannot serve texts: it does not say how long each of them may grow."""
+        if not self.method.length_dependent or self._admission.same_for_all:
+            return None
+        return (
+            f"{self.method.name} depends on the final length, which continuous batching does not give for each text; "
+            "pin([length]) fixes one for all of them, or use generate"
+        )
 
     def pin(self, lengths: list[int] | None) -> None:
         """Fix the final length, tokens, of every row of the batch that follows, for methods that depend on it.

@@ -14,7 +14,9 @@ from transformers import PreTrainedModel
 
 from ropewalk.errors import ModelError
 from ropewalk.models.census import Census, Layer, quietly
+from ropewalk.models.late_norms import normed
 from ropewalk.models.mask import POSITION, dense_mask
+from ropewalk.models.probe import Rotation
 from ropewalk.models.seam import Call, Seam, device_of, name_of
 from ropewalk.rotary import RotarySpec
 
@@ -52,8 +54,10 @@ class Identity:
         number = mask[:, 0, POSITION]
         shifted = number + (asked[:, -1] - number.amax(1))[:, None]
         keys = asked if number.shape[1] == new else shifted.clamp(min=0)
-        query = self._turn(self.layers[layer], query, asked)
-        key = self._turn(self.layers[layer], key, keys)
+        here = self.layers[layer]
+        query, key = self._turn(here, query, asked), self._turn(here, key, keys)
+        if here.norms is not None:
+            query, key = normed(here.norms.query, query), normed(here.norms.key, key)
         eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
         if eager is None:
             raise ModelError(f"{name_of(self.seam.model)} has no eager attention function to compare with")
@@ -67,6 +71,8 @@ class Identity:
         if rotation is None:
             return x
         cos, sin = self.seam.stock_rotary(rotation.rotary, x[:, 0], positions)
+        if self.seam.rotates_by_complex(rotation.rotary[0]):
+            return _by_complex(x, torch.complex(cos, sin), rotation)
         columns = list(rotation.columns)
         cos, sin = cos[:, None, :, columns].to(x.dtype), sin[:, None, :, columns].to(x.dtype)
         stop = rotation.start + rotation.rotary_dim
@@ -77,6 +83,15 @@ class Identity:
         else:
             turned = torch.stack((-block[..., 1::2], block[..., 0::2]), -1).flatten(-2)
         return torch.cat((x[..., : rotation.start], block * cos + turned * sin, x[..., stop:]), -1)
+
+
+def _by_complex(x: Tensor, turn: Tensor, rotation: Rotation) -> Tensor:
+    """x times cos + i sin [B, N, pairs], neighbours taken for one complex number each, as such families do."""
+    stop = rotation.start + rotation.rotary_dim
+    block = x[..., rotation.start : stop].float()
+    pairs = torch.view_as_complex(block.reshape(*block.shape[:-1], -1, 2))
+    turned = torch.view_as_real(pairs * turn[:, None]).flatten(-2).to(x)
+    return torch.cat((x[..., : rotation.start], turned, x[..., stop:]), -1)
 
 
 def run(model: PreTrainedModel, spec: RotarySpec) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from transformers import PretrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ropewalk.errors import ProfileError
 from ropewalk.models.spec import rope_base, rope_parameters, scaling_of
@@ -129,6 +130,11 @@ def require_plan(folder: Path, found: Plan) -> None:
             f"the method in {str(folder / FILE)!r} does not give the plan in {PLAN}: one of them was changed, or this "
             "version of ropewalk fills it in another way; save it again"
         )
+
+
+def config_of(own: dict[str, Any]) -> PretrainedConfig:
+    """The model's own configuration that a full folder keeps in its manifest."""
+    return CONFIG_MAPPING[own["model_type"]].from_dict(own)
 
 
 def sha256(file: Path) -> str:

@@ -35,7 +35,8 @@ def position_mask(
 
     Returns:
         int64 [B, 1, 6, S]: the number of each key among the visible keys of its row (-1: padding or an unwritten
-        slot); the model's own window in tokens, the query's own included (0: none); the packed document that the key
+        slot); the model's own window in tokens, the query's own included (0: none, negative: chunks of so many tokens,
+        which are told from windows for a single token only, as the probe has it); the packed document that the key
         belongs to; the slot of the first query; whether tokens see later ones; a mark.
     """
     slots = torch.arange(kv_length, device=device) + kv_offset
@@ -55,7 +56,11 @@ def position_mask(
     mask[:, 0, OFFSET] = q_offset - kv_offset
     mask[:, 0, MARK] = OURS
     if q_length == kv_length:
-        if _sees_ahead(mask_function, q_length, torch.device(device)):
+        if torch.compiler.is_compiling():
+            _look_ahead(mask, mask_function, local_size)
+        elif q_length == 1 and local_size is not None and not _sees_last(mask_function, local_size, device):
+            mask[:, 0, WINDOW] = -local_size
+        elif _sees_ahead(mask_function, q_length, torch.device(device)):
             mask[:, 0, AHEAD] = 1
             if local_size is not None:  # families differ in whether the distance of that many tokens is seen
                 edge = torch.as_tensor(mask_function(*torch.tensor([0, 0, local_size, 0], device=device)))
@@ -63,6 +68,22 @@ def position_mask(
         if attention_mask is None and q_length > 1:
             mask[:, 0, SEGMENT] = _segments(mask_function, batch_size, q_length, torch.device(device))
     return mask
+
+
+def _sees_last(mask_function: Callable[..., Any], local_size: int, device: torch.device | str) -> bool:
+    """Whether the first token after that many sees the one before it: in a window it does, in chunks it does not."""
+    zero = torch.zeros(1, 1, dtype=torch.int64, device=device)
+    return bool(torch.as_tensor(mask_function(zero, zero, zero + local_size, zero + local_size - 1)).any())
+
+
+def _look_ahead(mask: Tensor, mask_function: Callable[..., Any], local_size: int | None) -> None:
+    """Fill in what `_sees_ahead` tells without reading it on the host; it was read when the model was extended."""
+    zero = torch.zeros(1, 1, dtype=torch.int64, device=mask.device)
+    ahead = torch.as_tensor(mask_function(zero, zero, zero, zero + 1)).any().long()
+    mask[:, 0, AHEAD] = ahead
+    if local_size is not None:
+        edge = torch.as_tensor(mask_function(zero, zero, zero + local_size, zero)).any().long()
+        mask[:, 0, WINDOW] = local_size + ahead * edge
 
 
 def _sees_ahead(mask_function: Callable[..., Any], length: int, device: torch.device) -> bool:
@@ -115,7 +136,12 @@ class Sequence:
 
 def window_of(mask: Tensor) -> int | None:
     """The model's own window that the mask carries, tokens."""
-    return int(mask[0, 0, WINDOW, 0]) or None
+    return abs(int(mask[0, 0, WINDOW, 0])) or None
+
+
+def in_chunks(mask: Tensor) -> bool:
+    """Whether what the mask of a single token carries as a window are chunks."""
+    return int(mask[0, 0, WINDOW, 0]) < 0
 
 
 def sees_ahead(mask: Tensor) -> bool:

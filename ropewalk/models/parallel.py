@@ -17,10 +17,11 @@ from transformers.masking_utils import causal_mask_function
 
 from ropewalk.errors import BackendError, ModelError
 from ropewalk.models.admission import arguments, refuse_beyond
-from ropewalk.models.cache import RotatedLayer, layer_of
+from ropewalk.models.cache import RotatedLayer
 from ropewalk.models.census import quietly
 from ropewalk.models.describe import OWN
 from ropewalk.models.executors import Banded
+from ropewalk.models.held import layer_of
 from ropewalk.models.huggingface import Extension
 from ropewalk.models.identity import ROUNDED
 from ropewalk.models.mask import position_mask, sequences, window_of

@@ -8,7 +8,7 @@ shows, digit by digit and exactly in any dtype, which column of cos each dimensi
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ropewalk.rotary import Layout
 
@@ -29,6 +29,7 @@ class Capture:
     window: int | None
     value_dim: int
     ahead: bool = False  # tokens see later ones
+    in_chunks: bool = False  # and none of another chunk of so many tokens as the window says
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Records:
     """
 
     widths: dict[RotaryKey, int] = field(default_factory=dict)
-    captures: dict[object, dict[str, Capture]] = field(default_factory=dict)
+    captures: dict[nn.Module, dict[str, Capture]] = field(default_factory=dict)
 
 
 def probes() -> list[str]:

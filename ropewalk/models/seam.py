@@ -5,7 +5,7 @@ No forward of the model is replaced and no class is patched. The rotary modules 
 one name, and everything else (rotation, bands, what a cache holds) follows from what arrives there.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -13,13 +13,19 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
-from ropewalk.errors import ModelError
-from ropewalk.models.mask import ROWS, position_mask, sees_ahead, window_of
+from ropewalk.errors import BackendError, ModelError
+from ropewalk.models import graph
+from ropewalk.models.late_norms import LateNorm, Norms
+from ropewalk.models.mask import ROWS, in_chunks, position_mask, sees_ahead, window_of
 from ropewalk.models.override import Override
 from ropewalk.models.probe import Capture, Records, RotaryKey, answer, probes
 
 NAME = "ropewalk"
-BINDING = "_ropewalk"  # where an attention module keeps its seam and layer, outside the registered submodules
+BINDING = "_ropewalk"  # where an attention module keeps its seam, outside the registered submodules
+NUMBER = "_ropewalk_layer"  # and which layer it is
+
+
+NO_DROPOUT = "attention dropout {} is not supported under a position method; set attention_dropout to 0"
 
 
 class Executor(Protocol):
@@ -65,6 +71,7 @@ class Seam:
     Attributes:
         executor: carries attention out; None while the model is probed.
         layers: attention modules in the order in which the model calls them.
+        norms: what attention modules would do after the rotation, and what is left to the executor.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -72,9 +79,12 @@ class Seam:
         self.rotaries = find_rotaries(model)
         self.executor: Executor | None = None
         self.layers: dict[nn.Module, int] = {}
+        self.norms: dict[nn.Module, Norms] = {}
         self.records: Records | None = None
+        self.number = graph.number(self)
         self._probe: str | None = None
         self._widths: dict[RotaryKey, int] = {}
+        self._complex: set[str] = set()
         self._overrides: dict[str, Override] = {}
         self._previous: str | None = None
         self._positions: Tensor | None = None
@@ -98,6 +108,8 @@ class Seam:
                 "AttentionInterface"
             )
         self._mark(self.layers or list(self.model.modules()))
+        for norm in self._late():
+            norm.lift()
         for path, module in self.rotaries.items():
             if not self._widths or path in {used for used, _ in self._widths}:
                 self._overrides[path] = Override(module, "forward", self._forward(path))
@@ -109,12 +121,17 @@ class Seam:
         for override in self._overrides.values():
             override.restore()
         self._overrides.clear()
+        for norm in self._late():
+            norm.restore()
         self._mark(())
         self.model.set_attn_implementation(self._previous)
         self._previous = None
 
-    def _forward(self, path: str) -> Callable[..., tuple[Tensor, Tensor]]:
-        def forward(x: Tensor, position_ids: Tensor, layer_type: str | None = None) -> tuple[Tensor, Tensor]:
+    def _late(self) -> list[LateNorm]:
+        return [norm for norms in self.norms.values() for norm in (norms.query, norms.key) if norm is not None]
+
+    def _forward(self, path: str) -> Callable[..., Any]:
+        def forward(x: Tensor, position_ids: Tensor, layer_type: str | None = None) -> Any:
             return self._neutral((path, layer_type), x, position_ids)
 
         return forward
@@ -123,12 +140,26 @@ class Seam:
         """cos and sin [B, T, width] as the stock module makes them."""
         path, layer_type = rotary
         forward = self._overrides[path].original if path in self._overrides else self.rotaries[path].forward
-        result = forward(x, position_ids) if layer_type is None else forward(x, position_ids, layer_type)
+        return self.pair(path, forward(x, position_ids, *([] if layer_type is None else [layer_type])))
+
+    def pair(self, path: str, result: Any) -> tuple[Tensor, Tensor]:
+        """cos and sin from what the stock module at this path returned; the reverse of `as_stock`."""
+        if isinstance(result, Tensor) and result.is_complex():
+            self._complex.add(path)
+            return result.real, result.imag
         if not isinstance(result, tuple):
-            raise ModelError(f"{name_of(self.model)} cannot be extended: its rotary module returns complex numbers")
+            raise ModelError(f"{name_of(self.model)} cannot be extended: its rotary module returns no cos and sin")
         return result
 
-    def _neutral(self, rotary: RotaryKey, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def rotates_by_complex(self, path: str) -> bool:
+        """Whether a rotary module returns cos + i sin, for a product of complex numbers (Llama 4, DeepSeek-V2)."""
+        return path in self._complex
+
+    def as_stock(self, path: str, cos: Tensor, sin: Tensor) -> Any:
+        """cos and sin in the form in which the model wants them from this module."""
+        return torch.complex(cos.float(), sin.float()) if path in self._complex else (cos, sin)
+
+    def _neutral(self, rotary: RotaryKey, x: Tensor, position_ids: Tensor) -> Any:
         if position_ids.ndim == 2:
             self._positions = position_ids
         if self._probe is not None:
@@ -138,15 +169,16 @@ class Seam:
             widths.setdefault(rotary, cos.shape[-1])
             before = list(widths)[: list(widths).index(rotary)]
             chosen = answer(self._probe, 1 + sum(widths[key] for key in before), cos.shape[-1])
-            return chosen[0].to(cos).expand_as(cos), chosen[1].to(cos).expand_as(cos)
+            return self.as_stock(rotary[0], *(part.to(cos).expand_as(cos) for part in chosen))
         shape = (*position_ids.shape[-2:], self._widths[rotary])
-        return torch.ones(shape, dtype=x.dtype, device=x.device), torch.zeros(shape, dtype=x.dtype, device=x.device)
+        one = torch.ones(shape, dtype=x.dtype, device=x.device)
+        return self.as_stock(rotary[0], one, torch.zeros_like(one))
 
-    def run_probes(self, forward: Callable[[], object]) -> Records:
+    def run_probes(self, forward: Callable[[], object], names: Sequence[str] = ()) -> Records:
         """Call `forward` (one token) once per probe and return what was seen; let go of modules that took no part."""
         self.records = Records()
         try:
-            for self._probe in probes():
+            for self._probe in names or probes():
                 forward()
         finally:
             self._probe = None
@@ -161,8 +193,10 @@ class Seam:
         """Let the registered function find this seam from these modules, and from no others of the model."""
         for module in self.model.modules():
             module.__dict__.pop(BINDING, None)
+            module.__dict__.pop(NUMBER, None)
         for module in modules:
             module.__dict__[BINDING] = self
+            module.__dict__[NUMBER] = self.layers.get(module, -1)
 
     def attention(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, call: Call
@@ -175,10 +209,45 @@ class Seam:
             )
         if self._probe is not None:
             return self._record(module, query, key, value, mask)
-        assert self.executor is not None
         if call.position_ids is None:
             call.position_ids = self._positions
+        if torch.compiler.is_compiling():
+            if call.dropout:
+                raise BackendError(NO_DROPOUT.format(call.dropout))
+            if self.norms and torch.is_grad_enabled():
+                raise BackendError(
+                    "norms after the rotation have no gradients under torch.compile; use torch.no_grad()"
+                )
+            rest = (call.position_ids, call.scaling, call.softcap, call.sinks)
+            return graph.attend(self.number, module.__dict__[NUMBER], query, key, value, mask, *rest)
+        assert self.executor is not None
         return self.executor(self.layers[module], module, query, key, value, mask, call)
+
+    def called(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor,
+        position_ids: Tensor | None,
+        scaling: float,
+        softcap: float | None,
+        sinks: Tensor | None,
+    ) -> Tensor:
+        """Entry from a graph that torch.compile made."""
+        if self.executor is None or self._previous is None:
+            raise ModelError("this graph was compiled for an extension that was removed; compile it again")
+        module = next(module for module, number in self.layers.items() if number == layer)
+        call = Call(position_ids, scaling, 0.0, {"softcap": softcap, "s_aux": sinks})
+        return self.executor(layer, module, query, key, value, mask, call).contiguous()
+
+    def alone(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, call: Call) -> Tensor:
+        """Attention of one text without padding, [1, T, H, V]: the last T of its S tokens are queried."""
+        alone: Callable[..., Tensor] | None = getattr(self.executor, "alone", None)
+        if alone is None:
+            raise ModelError(f"{name_of(self.model)}: attention that is divided over processes takes no packed texts")
+        return alone(self.layers[module], query, key, value, call)
 
     def _record(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         """Note what arrived and answer with the values, which no rotation touches: later layers see the same."""
@@ -191,6 +260,7 @@ class Seam:
             window_of(mask),
             value.shape[-1],
             sees_ahead(mask),
+            in_chunks(mask),
         )
         seen.setdefault(self._probe, capture)
         return value[:, :, -1:].repeat_interleave(query.shape[1] // value.shape[1], 1).transpose(1, 2)
@@ -203,9 +273,11 @@ def attention_function(
     seam = module.__dict__.get(BINDING)
     if seam is None:
         raise ModelError("attention is set to 'ropewalk' on a model that is not extended; use ropewalk.extend")
-    width = query.shape[-1]
-    scaling = call.pop("scaling", None)
-    request = Call(
-        call.pop("position_ids", None), width**-0.5 if scaling is None else scaling, call.pop("dropout", 0.0), call
-    )
-    return seam.attention(module, query, key, value, attention_mask, request).contiguous(), None
+    return seam.attention(module, query, key, value, attention_mask, call_of(query, call)).contiguous(), None
+
+
+def call_of(query: Tensor, given: dict[str, Any]) -> Call:
+    """What a model says when it calls for attention, from the keyword arguments that it gives."""
+    scaling = given.pop("scaling", None)
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return Call(given.pop("position_ids", None), scaling, given.pop("dropout", 0.0), given)

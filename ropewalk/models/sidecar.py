@@ -10,7 +10,6 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ropewalk.errors import ModelError, ProfileError
 from ropewalk.models.export.buckets import buckets, inexpressible
@@ -19,7 +18,7 @@ from ropewalk.models.export.rope import express, written
 from ropewalk.models.folder import fresh_folder
 from ropewalk.models.huggingface import Extension, extend
 from ropewalk.models.loading import load_config, load_model, load_tokenizer
-from ropewalk.models.manifest import PLAN, Manifest, require_plan, rotary, sha256, shape
+from ropewalk.models.manifest import PLAN, Manifest, config_of, require_plan, rotary, sha256, shape
 from ropewalk.models.method_files import pack, unpack
 from ropewalk.models.seam import name_of
 from ropewalk.models.versions import require_transformers, versions
@@ -129,7 +128,7 @@ def from_pretrained(
     method = unpack(saved.method, folder, arrays)
     if saved.base_config is not None and base is None:
         place = str(folder)
-        config = CONFIG_MAPPING[saved.base_config["model_type"]].from_dict(saved.base_config)
+        config = config_of(saved.base_config)
     else:
         place = base or saved.base
         config = load_config(place)

@@ -131,6 +131,8 @@ class BandedImpl(AttentionImpl[Any]):
         for reason, holds in told.items():
             if holds:
                 raise ModelError(f"ropewalk's vLLM plug-in cannot run a model with {reason}; run it without ropewalk")
+        if "sliding" not in self.engine.now.spec.layer_kinds:
+            self.engine.now.require_reach(sliding_window)
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads or num_heads
         self.head_size = head_size

@@ -7,14 +7,14 @@ from typing import Any
 
 import psutil
 import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import PretrainedConfig
 
 from ropewalk.attention.rotated import reaches, unsupported
 from ropewalk.errors import ModelError
+from ropewalk.models.memory import GIB, RUNTIME, reading, unloaded
 from ropewalk.models.spec import spec_from_config
 from ropewalk.plan import Plan
 
-GIB = 2**30
 CHUNK = 2048  # tokens that an engine reads at once
 
 
@@ -24,7 +24,8 @@ class Need:
 
     Attributes:
         weights, cache, transients: bytes over all devices: parameters; keys and values of one request; what a step of
-            one chunk holds at once (one layer, and the logits of its last token).
+            one chunk takes besides (`models.memory.reading`).
+        runtime: bytes of the process itself where it is the device, 0 elsewhere.
         devices: that it is spread over, equal parts by tensor parallelism.
         layout: how, in words.
         operations: multiplications and additions of reading `length` tokens; `per_token`: of writing one more then.
@@ -33,6 +34,7 @@ class Need:
     weights: int
     cache: int
     transients: int
+    runtime: int
     devices: int
     layout: str
     operations: float
@@ -41,7 +43,7 @@ class Need:
     @property
     def total(self) -> int:
         """Bytes over all devices."""
-        return self.weights + self.cache + self.transients
+        return self.weights + self.cache + self.transients + self.runtime
 
     @property
     def each(self) -> int:
@@ -61,13 +63,14 @@ def need(
     chunk: int | None = CHUNK,
     devices: int = 1,
     pages: bool = False,
+    on_cpu: bool = False,
 ) -> Need:
     """Reckon one request of `length` tokens, prompt and answer.
 
     Cache = layers * num_kv_heads * head_dim * (copies of keys + 1) * tokens, where a layer with a window keeps no more
     than that, and copies follow from the plan: 1, or 2 for two key maps (the second for the tokens of a window only,
-    where no pages hold it). Transients = chunk * (2 hidden + the larger of attention and MLP), as in `models.memory`.
-    Operations = 2 per parameter and token, and 4 * heads * head_dim per layer for each pair that is seen.
+    where no pages hold it). Operations = 2 per parameter and token, and 4 * heads * head_dim per layer for each pair
+    that is seen.
 
     Args:
         config: of a causal language model.
@@ -76,6 +79,7 @@ def need(
         chunk: tokens read at once; None: all of them.
         devices: to spread it over.
         pages: an engine's, which hold every copy for all tokens.
+        on_cpu: the device is a process on a CPU, whose own memory counts.
 
     Raises:
         ModelError: no causal language model, or heads that do not divide among the devices.
@@ -94,17 +98,15 @@ def need(
         near = length
     held = 2 * keys * sum(tokens) + keys * min(near, length) * spec.layer_kinds.count("full")
     part = length if chunk is None else min(chunk, length)
-    wide = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
-    attention = 3 * spec.num_heads * spec.head_dim + 4 * keys
-    step = part * (2 * text.hidden_size + max(attention, 3 * wide)) + text.vocab_size
     seen = sum(_pairs(length, n) for n in tokens)
     each_pair = 4.0 * spec.num_heads * spec.head_dim
     return Need(
         weights=dtype.itemsize * parameters,
         cache=dtype.itemsize * held,
-        transients=dtype.itemsize * step,
+        transients=reading(config, part, dtype, on_cpu=on_cpu),
+        runtime=RUNTIME if on_cpu else 0,
         devices=devices,
-        layout=_layout(spec.num_kv_heads, devices),
+        layout="a process on a CPU" if on_cpu else _layout(spec.num_kv_heads, devices),
         operations=2.0 * matrices * length + each_pair * seen,
         per_token=2.0 * matrices + each_pair * sum(tokens),
     )
@@ -119,13 +121,7 @@ def near_tokens(plan: Plan | None) -> int:
 
 def count_parameters(config: PretrainedConfig) -> tuple[int, int]:
     """Parameters that every token is multiplied by (of a mixture of experts: those used), and all of them."""
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except ValueError as error:
-        raise ModelError(
-            f"a {config.model_type} model is not a causal language model of transformers; give one that is"
-        ) from error
+    model = unloaded(config)
     total = sum(parameter.numel() for parameter in model.parameters())  # tied ones are given once
     used = float(sum(parameter.numel() for parameter in model.parameters() if parameter.ndim > 1))
     text = config.get_text_config()
@@ -160,7 +156,9 @@ def available() -> int:
 
 def lines(need: Need, length: int) -> Iterator[str]:
     """What was reckoned, for people."""
-    parts = {"weights": need.weights, "keys and values": need.cache, "one step": need.transients}
+    parts = {"weights": need.weights, "keys and values": need.cache, "reading": need.transients}
+    if need.runtime:
+        parts["the process itself"] = need.runtime
     yield f"{length:,} tokens: {need.total / GIB:.2f} GiB"
     yield "  " + ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items())
     yield f"  {need.layout}: {need.each / GIB:.2f} GiB on each"

@@ -12,6 +12,7 @@ from typing import Any
 
 from ropewalk.errors import BackendError, ModelError, RopewalkError
 from ropewalk.models.export.buckets import OURS
+from ropewalk.models.export.hf import CONFIG
 from ropewalk.models.versions import require_transformers
 from ropewalk.serve.setting import KEY, Setting
 
@@ -71,6 +72,16 @@ def require_port(host: str, port: int) -> None:
 def overrides(setting: Setting | None, longest: int) -> dict[str, Any]:
     """What the engine is told about the model; its own limit is lifted to the target."""
     return {} if setting is None else {KEY: setting.to_json(), "model_max_length": longest}
+
+
+def restored(folder: Path, own: Mapping[str, Any]) -> dict[str, Any]:
+    """What an engine is told besides, so that it builds the model of a full folder: that model's own configuration.
+
+    Args:
+        own: as the folder's manifest has it.
+    """
+    written = json.loads((folder / CONFIG).read_text())
+    return {name: value for name, value in own.items() if written.get(name) != value}
 
 
 def command(

@@ -32,6 +32,7 @@ def engine_served() -> "Served | None":
     """What the engine that is being built runs, or None when it was told nothing.
 
     Raises:
+        BackendError: a version of vLLM that was not tested.
         ModelError, MethodError, ProfileError: what it was told cannot be run; no weights are loaded yet.
     """
     from vllm.config import get_current_vllm_config_or_none
@@ -43,8 +44,12 @@ def engine_served() -> "Served | None":
     setting = setting_of(model.hf_config)
     if setting is None:
         return None
+    from vllm import __version__ as version
+
+    from ropewalk.serve.front import Engine, require_engine
     from ropewalk.serve.served import served
 
+    require_engine(Engine("vllm", version), setting.method)
     now = served(setting, model.hf_text_config, model.max_model_len)
     refuse_features(engine, bands=now.plan.takes_attention)
     return now

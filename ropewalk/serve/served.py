@@ -52,6 +52,14 @@ class Served:
     target_length: int
     windowed: FrequencyTable
 
+    def require_reach(self, window: int | None) -> None:
+        """Raise ModelError when an extended layer's own window is shorter than the target."""
+        if window is not None and window < self.target_length:
+            raise ModelError(
+                f"layers of this model never look back more than {window} tokens (sliding window), wanted "
+                f"{self.target_length}; set sliding_window to null with --hf-overrides, or take a smaller target"
+            )
+
     def layer_plan(self, layer: int, window: int | None) -> Plan:
         """The plan of one layer, whose own window is `window` tokens or None.
 
@@ -59,11 +67,7 @@ class Served:
             ModelError: an extended layer that never looks back as far as the target.
         """
         if self.spec.layer_kinds[layer] == "full":
-            if window is not None and window < self.target_length:
-                raise ModelError(
-                    f"layer {layer} never looks back more than {window} tokens (its sliding window), wanted "
-                    f"{self.target_length}; set sliding_window to null with --hf-overrides, or take a smaller target"
-                )
+            self.require_reach(window)
             return self.plan
         return Plan((Band(Region(0, window)),), self.windowed)
 

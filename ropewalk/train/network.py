@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 from ropewalk.errors import MethodError, ModelError
 from ropewalk.grid import Grid
 from ropewalk.methods import CLEX
-from ropewalk.methods.dynamics import Dynamics, rk4
+from ropewalk.methods.dynamics import NETWORKS, Dynamics, rk4
 from ropewalk.rotary import RotarySpec
 
 Form = Literal["log", "authors"]
@@ -20,11 +20,12 @@ STEP = 0.01  # of t, the authors' `time_dt`: 6,000 evaluations to t = 16
 
 
 class Network(nn.Module):
-    """W_up and W_down, and the frequencies that follow from them at any length factor.
+    """The weights of a network of CLEX, and the frequencies that follow from them at any length factor.
 
     The up-and-down projection of the authors: W_up [pairs, amplification x rotary_dim] uniform in +- 1 / sqrt(its
     width), which is kaiming_uniform with a = sqrt 5 on their layout, W_down zero, no biases. So an untrained network is
-    Dynamic NTK. Weights are float32; the equation is solved in float64 whatever the model's dtype.
+    Dynamic NTK. The other weights of the residual network begin as W_up does. Weights are float32; the equation is
+    solved in float64 whatever the model's dtype.
 
     Args:
         method: what the network is trained for: T, gate, activation, base; and the weights to start from, if it has
@@ -38,6 +39,9 @@ class Network(nn.Module):
     Raises:
         MethodError: a method that does not fit the model, or an amplification below 1.
     """
+
+    up: nn.Parameter
+    down: nn.Parameter
 
     def __init__(
         self,
@@ -54,13 +58,23 @@ class Network(nn.Module):
         self.spec = spec
         self.form = form
         self.settings = method.resolve(spec, spec.pretrained_length)
-        if self.settings.up is not None and self.settings.down is not None:
-            up, down = (torch.tensor(one.array[0]).float() for one in (self.settings.up, self.settings.down))
-        else:
-            hidden = amplification * spec.rotary_dim
-            up = torch.empty(spec.pairs, hidden).uniform_(-1, 1, generator=generator) / math.sqrt(hidden)
-            down = torch.zeros(hidden, spec.pairs)
-        self.up, self.down = nn.Parameter(up), nn.Parameter(down)
+        hidden = amplification * spec.rotary_dim
+        shapes = {
+            "up": (spec.pairs, hidden),
+            "middle": (hidden, hidden),
+            "clock": (2, hidden),
+            "down": (hidden, spec.pairs),
+        }
+        assert self.settings.network is not None
+        self.names = NETWORKS[self.settings.network]
+        for name in self.names:
+            if self.settings.weights:
+                start = torch.tensor(self.settings.weights[name].array[0]).float()
+            elif name == "down":
+                start = torch.zeros(shapes[name])
+            else:
+                start = torch.empty(shapes[name]).uniform_(-1, 1, generator=generator) / math.sqrt(hidden)
+            self.register_parameter(name, nn.Parameter(start))
 
     @property
     def max_factor(self) -> int:
@@ -99,7 +113,7 @@ class Network(nn.Module):
         fixed = self.settings.dynamics(self.spec)
         names = ("start", "exponent", "feature", "gate")
         constants = {name: torch.tensor(getattr(fixed, name), device=device) for name in names}
-        weights = {"up": self.up.to(device, torch.float64), "down": self.down.to(device, torch.float64)}
+        weights = {name: self.get_parameter(name).to(device, torch.float64) for name in self.names}
         return Dynamics(**constants, **weights, activation=fixed.activation, library=torch)
 
     def method(self) -> CLEX:
@@ -107,8 +121,9 @@ class Network(nn.Module):
 
         Where weights are sharded over processes, all of them have to call it.
         """
-        up, down = (Grid(whole(one.detach()).double().cpu().numpy()) for one in (self.up, self.down))
-        return replace(self.settings, profile=None, up=up, down=down)
+        named: dict[str, Any] = {name: whole(self.get_parameter(name).detach()) for name in self.names}
+        named = {name: Grid(one.double().cpu().numpy()) for name, one in named.items()}
+        return replace(self.settings, profile=None, **named)
 
 
 def whole(weight: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ropewalk.errors import ModelError, TrainingError
-from ropewalk.models.executors import turned
+from ropewalk.models.table import turned
 from ropewalk.models.huggingface import MARK, read_model
 from ropewalk.models.override import Override
 from ropewalk.models.seam import name_of

@@ -183,3 +183,19 @@ def test_memory_at_128k_is_that_of_a_stock_cache() -> None:
         if start > length // 2:
             largest = max(largest, (held.size + values.size) / (2 * held.length))
     assert largest < 1.01
+
+
+@pytest.mark.parametrize("method", ["self-extend:group=16,window=1024", "dpe:window=1024", "dca:chunk=6144"])
+def test_memory_of_a_static_cache_at_128k_is_that_of_the_stock_one(method: str) -> None:
+    """Keys and values of one narrow head in memory of a fixed size; the last 300 tokens are decoded."""
+    length, spec = 131_072, make_spec(pretrained_length=8192)
+    room = torch.zeros(1, 1, length, SPEC.head_dim, dtype=torch.bfloat16)
+    plan = parse(method).plan(spec, length)
+    held = RotatedKeys(
+        room[:, :, : length - 300], 512, plan, spec=spec, layer=0, origins=[0], tables=Tables(), room=room
+    )
+    for _ in range(300):
+        held.append(torch.zeros(1, 1, 1, SPEC.head_dim, dtype=torch.bfloat16))
+        held.trim()
+    assert held.whole.room is room
+    assert held.size + length <= 1.01 * 2 * length

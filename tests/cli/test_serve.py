@@ -59,6 +59,18 @@ def test_a_saved_extension_is_served_with_its_base(call: Call, tiny_model, tmp_p
     assert json.loads(words[words.index("--hf-overrides") + 1])["ropewalk"] == {"folder": str(tmp_path / "saved")}
 
 
+def test_a_full_folder_is_served_as_the_model_that_it_was(call: Call, tiny_model, tmp_path) -> None:
+    model, tokenizer = load_model(str(tiny_model))
+    folder, own = tmp_path / "full", json.loads((tiny_model / "config.json").read_text())
+    with ropewalk.extend(model, "dpe", target_length=TARGET) as extension:
+        ropewalk.save(extension, folder, full=True, tokenizer=tokenizer)
+    words = dry(call, folder)["command"]
+    assert words[words.index("--model") + 1] == str(folder)
+    told = json.loads(words[words.index("--hf-overrides") + 1])
+    assert told["architectures"] == own["architectures"] and told["rope_parameters"] == own["rope_parameters"]
+    assert told["ropewalk"] == {"folder": str(folder)}
+
+
 def test_a_model_without_a_method_is_told_nothing(call: Call, tiny_model) -> None:
     assert "--hf-overrides" not in dry(call, tiny_model)["command"]
 

@@ -198,17 +198,22 @@ def _clex(draw: Draw, spec: RotarySpec, length: int) -> tuple[Fields, frequencie
     rng, hidden = np.random.default_rng(draw(st.integers(0, 2**16))), draw(st.integers(0, 5))
     up, down = rng.uniform(-0.5, 0.5, (spec.pairs, hidden)), rng.normal(0, 0.05, (hidden, spec.pairs))
     gate, base, activation = (draw(st.sampled_from(some)) for some in ([np.inf, 2.0], [1e4, 5e5], ["tanh", "silu"]))
+    weights, kind = {"up": up, "down": down}, "projection"
+    if hidden and draw(st.booleans()):
+        kind = "residual"
+        weights |= {"middle": rng.normal(0, 0.5, (hidden, hidden)), "clock": rng.normal(0, 0.5, (2, hidden))}
     theta = frequencies.plain(spec.rotary_dim, spec.base)
     table = clex.frequencies(
-        *map(torch.from_numpy, (theta, up, down)),
-        float(np.ceil(length / spec.pretrained_length)),
+        torch.from_numpy(theta),
+        time=float(np.ceil(length / spec.pretrained_length)),
         base=base,
         activation=activation,
         closed=frozenset(np.flatnonzero(spec.pretrained_length * theta / (2 * np.pi) >= gate).tolist()),
+        **{name: torch.from_numpy(one) for name, one in weights.items()},
     )
-    fields: Fields = {"gate": gate, "feature_base": base, "activation": activation}
+    fields: Fields = {"gate": gate, "feature_base": base, "activation": activation, "network": kind}
     if hidden:
-        fields |= {"up": Grid(up), "down": Grid(down)}
+        fields |= {name: Grid(one) for name, one in weights.items()}
     return fields, (table.numpy(), 1.0)
 
 

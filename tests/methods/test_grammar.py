@@ -61,6 +61,7 @@ def test_name_alone_leaves_every_field_open(name) -> None:
         ("dpe:window=1024,scales=1/1/1/1/4/4/4/4.5", DPE(window=1024, scales=(1, 1, 1, 1, 4, 4, 4, 4.5))),
         ("dpe:profile=out/x.json", DPE(profile=Path("out/x.json"))),
         ("longrope:long=1/2,original=4k", LongRoPE(long=(1.0, 2.0), original=4096)),
+        ("longrope:long=1/2,retain=0", LongRoPE(long=(1.0, 2.0), retain=0)),
         ("yarn:factor=2.5,stack=TRUE", Yarn(factor=2.5, stack=True)),
         ("dpe:window=8+yarn:factor=2", Combined(position=DPE(window=8), frequency=Yarn(factor=2.0))),
         ("dpe + yarn", Combined(position=DPE(), frequency=Yarn())),

@@ -16,6 +16,9 @@ def oracle_logits(
     query_scale: Tensor | None = None,
     *,
     reach: int | None = None,
+    layout: str = "half",
+    start: int = 0,
+    by_complex: bool = False,
 ) -> Tensor:
     """Logits, or hidden states of a base model, [B, T, V]; the model is put back afterwards.
 
@@ -23,8 +26,11 @@ def oracle_logits(
         distance: effective distances [1, T, T, pairs or 1]; some above the diagonal make it an encoder.
         query_scale: [T].
         reach: the largest distance that a sliding layer of an encoder sees; its own distances are plain.
+        layout, start: which dimensions of a head are pairs, and the first of them.
+        by_complex: the rotary module returns complex numbers.
     """
-    rotary: Any = model.base_model.rotary_emb
+    body: Any = model.base_model if hasattr(model.base_model, "rotary_emb") else model.model
+    rotary: Any = body.rotary_emb
     implementation = model.config._attn_implementation
     tokens = torch.arange(ids.shape[1])
     plain = (tokens[:, None] - tokens)[None]
@@ -45,13 +51,16 @@ def oracle_logits(
             theta("sliding" if slides else "full"),
             plain[..., None] if slides else distance,
             scaling=scaling,
-            layout="half",
+            layout=layout,
+            rotary_start=start,
             visible=plain.abs() <= reach if slides else visible,
             query_scale=None if slides else query_scale,
         )
         return out.to(query).transpose(1, 2).contiguous(), None
 
-    def neutral(x: Tensor, position_ids: Tensor, layer_type: str = "") -> tuple[Tensor, Tensor]:
+    def neutral(x: Tensor, position_ids: Tensor, layer_type: str = "") -> Any:
+        if by_complex:
+            return torch.ones(*position_ids.shape, len(theta("full")), dtype=torch.complex64)
         shape = (*position_ids.shape, 2 * len(theta("full")))
         return torch.ones(shape), torch.zeros(shape)
 

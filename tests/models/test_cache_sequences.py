@@ -13,18 +13,23 @@ from ropewalk.attention import rotated
 from tests.architectures import build
 from tests.models.batches import TARGET
 from tests.models.test_cache import CLOSE, METHODS
-from tests.models.twin_caches import Twins
+from tests.models.twin_caches import KINDS, Twins
 
 EXAMPLES = 1000 if os.environ.get("ROPEWALK_LONG") == "1" else 30
 ROWS = 6  # at most
 OPERATIONS = ("decode", "append", "crop", "reorder", "repeat", "select", "copy", "reset", "read")
 RARE = {"reset": 2, "read": 1}  # the others are drawn six times as often as "read"
 WEIGHTED = [name for name in OPERATIONS for _ in range(RARE.get(name, 6))]
+MIXED = ["sliding_attention", "full_attention"]
+NOT_STATIC = ("crop", "repeat", "select")  # transformers' static cache has none of them
 
 
 @pytest.fixture(scope="module")
-def llama() -> PreTrainedModel:
-    return build("llama")
+def models() -> dict[str, PreTrainedModel]:
+    """By the kind of cache."""
+    llama = build("llama")
+    windows = build("gemma3_text", num_hidden_layers=2, layer_types=MIXED, sliding_window=11)
+    return {"dynamic": llama, "static": llama, "sliding": windows}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -37,11 +42,15 @@ def little_room():
 
 def apply(twins: Twins, operation: str, number: int) -> None:
     """One operation; `number` says how much of it."""
+    if twins.kind == "static" and operation in NOT_STATIC:
+        return
     rows = len(twins.visible)
     generator = torch.Generator().manual_seed(number)
     if operation == "crop":
-        shortest = int(twins.visible.sum(-1).min())
-        twins.crop(min(number % 31 + 1, shortest - 1)) if shortest > 1 else None
+        most = int(twins.visible.sum(-1).min()) - 1
+        if twins.kind == "sliding":
+            most = min(most, twins.recorded)
+        twins.crop(min(number % 31 + 1, most)) if most > 0 else None
     elif operation == "reorder":
         twins.reorder(torch.randint(rows, (rows,), generator=generator))
     elif operation == "repeat" and rows * 2 <= ROWS:
@@ -56,6 +65,7 @@ def apply(twins: Twins, operation: str, number: int) -> None:
         twins.read()
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=EXAMPLES)
 @given(
     method=st.sampled_from(sorted(METHODS)),
@@ -63,10 +73,11 @@ def apply(twins: Twins, operation: str, number: int) -> None:
     operations=st.lists(st.tuples(st.sampled_from(WEIGHTED), st.integers(0, 999)), min_size=8, max_size=20),
 )
 def test_random_operations(
-    llama: PreTrainedModel, method: str, lengths: list[int], operations: list[tuple[str, int]]
+    models: dict[str, PreTrainedModel], kind: str, method: str, lengths: list[int], operations: list[tuple[str, int]]
 ) -> None:
-    with ropewalk.extend(llama, METHODS[method], target_length=TARGET, verify=False):
-        twins = Twins(llama, len(lengths), seed=len(operations))
+    model = models[kind]
+    with ropewalk.extend(model, METHODS[method], target_length=TARGET, verify=False):
+        twins = Twins(model, len(lengths), seed=len(operations), kind=kind)
         width = max(lengths)
         torch.testing.assert_close(*twins.step(width, tuple(width - length for length in lengths)), **CLOSE)
         unread = True

@@ -257,12 +257,16 @@ def test_hub_that_does_not_answer_is_told_once_and_a_copy_fetched_earlier_is_use
 def test_required_memory_counts_weights_and_cache():
     model = tiny_model()
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    short, long = (loading.required_memory(model.config, length, torch.float32) for length in (1000, 2000))
+    short, long = (
+        loading.required_memory(model.config, length, torch.float32, on_cpu=False) for length in (1000, 2000)
+    )
     per_token = (long - short) / 1000
     cache = 2 * 2 * 2 * 16  # key and value, layers, kv heads, head_dim
-    assert short - 1000 * per_token == 4 * parameters
+    logits = model.config.vocab_size  # of the last token
+    assert short - 1000 * per_token == 4 * (parameters + logits)
     assert 4 * cache < per_token < 4 * (cache + 10 * 96)
-    assert loading.required_memory(model.config, 1000, torch.bfloat16) * 2 == short
+    assert loading.required_memory(model.config, 1000, torch.bfloat16, on_cpu=False) * 2 == short
+    assert loading.required_memory(model.config, 1000, torch.float32) > short + 300e6  # Python and its libraries
 
 
 def test_length_beyond_memory_is_refused_before_loading(tmp_path):

@@ -52,10 +52,14 @@ def test_path_out_of_the_folder_is_refused(tmp_path, path) -> None:
         unpack(f"dpe:profile={path}", Path(tmp_path), {})
 
 
-def test_network_of_clex_travels_with_its_profile_and_without(tmp_path) -> None:
+@pytest.mark.parametrize("network", ["projection", "residual"])
+def test_network_of_clex_travels_with_its_profile_and_without(tmp_path, network) -> None:
     rng = np.random.default_rng(0)
-    up, down = Grid(rng.normal(size=(SPEC.pairs, 3))), Grid(rng.normal(0, 0.01, size=(3, SPEC.pairs)))
-    given = CLEX(up=up, down=down, gate=math.inf).resolve(SPEC, TARGET)
+    weights = {"up": rng.normal(size=(SPEC.pairs, 3)), "down": rng.normal(0, 0.01, size=(3, SPEC.pairs))}
+    if network == "residual":
+        weights |= {"middle": rng.normal(size=(3, 3)), "clock": rng.normal(size=(2, 3))}
+    weights = {name: Grid(one) for name, one in weights.items()}
+    given = CLEX(network=network, gate=math.inf, **weights).resolve(SPEC, TARGET)
     given.to_profile(SPEC).save(tmp_path / "network.json")
     read = CLEX(profile=tmp_path / "network.json").resolve(SPEC, TARGET)
     for number, method in enumerate((given, read)):

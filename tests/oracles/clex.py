@@ -1,7 +1,8 @@
 """The frequencies of CLEX by an integrator of other people's, in the authors' time, one pair of numbers at a time.
 
 dz/dt = sigma((z + nu(t)) W_up) W_down + dnu/dt with nu_i(t) = -(2i / d) ln b - (2i / (d - 2)) ln(2t - 1) and z(1) =
-ln theta: the right-hand side of the authors' `ODELinear`, solved by torchdiffeq (dopri8, float64).
+ln theta: the right-hand side of the authors' `ODELinear`, solved by torchdiffeq (dopri8, float64). A residual network
+gives dz / d ln(2t - 1), which is (2t - 1) / 2 times as much as dz / dt.
 """
 
 import math
@@ -22,6 +23,8 @@ def frequencies(
     base: float = 10000.0,
     activation: str = "tanh",
     closed: frozenset[int] = frozenset(),
+    middle: Tensor | None = None,
+    clock: Tensor | None = None,
     solver: str = "dopri8",
     step: float | None = None,
 ) -> Tensor:
@@ -32,6 +35,7 @@ def frequencies(
         up, down: W_up [pairs, hidden] and W_down [hidden, pairs].
         base: b of nu; the authors' code has 10,000 for every model.
         closed: pairs that the network does not move.
+        middle, clock: of the residual network, [hidden, hidden] and [2, hidden].
         solver, step: the integrator, and its step where that is fixed.
     """
     pairs = len(inv_freq)
@@ -41,6 +45,10 @@ def frequencies(
 
     def rate(t: Tensor, z: Tensor) -> Tensor:
         alpha = 2 * t - 1
+        if middle is not None and clock is not None:
+            first = SIGMA[activation]((z - inv_freq.log()) @ up + clock[0] + clock[1] * torch.log(alpha))
+            second = first + SIGMA[activation](first @ middle)
+            return (second @ down * free - slowing) * 2 / alpha
         nu = -share * math.log(base) - slowing * torch.log(alpha)
         return SIGMA[activation]((z + nu) @ up) @ down * free - slowing * 2 / alpha
 

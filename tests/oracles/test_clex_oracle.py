@@ -28,3 +28,16 @@ def test_saturated_network_moves_every_open_pair_in_proportion_to_time() -> None
     slower[2] = 1
     found = clex.frequencies(THETA, up, down, 4.0, closed=frozenset({2}))
     torch.testing.assert_close(found, known * slower, rtol=1e-9, atol=0)
+
+
+def test_residual_network_that_is_a_constant_moves_every_open_pair_in_proportion_to_log_time() -> None:
+    """Saturated: 1 in the first layer, and 1, 1, -1 added in the second."""
+    up = torch.zeros(PAIRS, 3, dtype=torch.float64)
+    clock = torch.tensor([[100.0] * 3, [0.0] * 3], dtype=torch.float64)
+    middle = torch.diag(torch.tensor([100.0, 100.0, -100.0], dtype=torch.float64))  # hidden units 2, 2 and 0
+    down = torch.full((3, PAIRS), -0.01, dtype=torch.float64)
+    known = torch.tensor(frequencies.dynamic_ntk(2 * PAIRS, 1e4, 2.0, 64, 256)[0])
+    slower = torch.full((PAIRS,), math.exp(-0.04 * math.log(7)), dtype=torch.float64)
+    slower[5] = 1
+    found = clex.frequencies(THETA, up, down, 4.0, closed=frozenset({5}), middle=middle, clock=clock)
+    torch.testing.assert_close(found, known * slower, rtol=1e-9, atol=0)

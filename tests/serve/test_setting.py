@@ -69,9 +69,10 @@ def test_what_the_engine_could_not_serve_is_refused(method, longest, word) -> No
         served(Setting(method=method, target_length=256), config_of(), longest)
 
 
-def test_a_model_type_that_was_not_run_is_refused_by_name() -> None:
-    with pytest.raises(ModelError, match="gpt_neox"):
-        served(Setting(method="dpe"), config_of("gpt_neox"), 256)
+@pytest.mark.parametrize("family", ["gpt_neox", "cohere2", "smollm3", "gpt_oss", "deepseek_v3"])
+def test_a_model_type_that_was_not_run_is_refused_by_name(family) -> None:
+    with pytest.raises(ModelError, match=rf"not tested on {family} models; tested: .*llama.*run this one in transform"):
+        served(Setting(method="dpe"), AutoConfig.for_model(family), 256)
 
 
 @pytest.mark.parametrize("family", [family for family in TESTED if family in WORKS])

@@ -70,6 +70,33 @@ def test_loss_reaches_the_network_and_the_model() -> None:
         assert {"model.rotary_emb.clex.up", "model.rotary_emb.clex.down"} <= set(model.state_dict())
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_step_of_training_moves_the_network_and_the_model_of_every_family(family) -> None:
+    """Small steps against the gradient, of the network alone and of the model alone, each lower the loss."""
+    model = (WORKS[family]() if family in WORKS else build(family)).train()
+    (ids,) = texts(40)
+    inputs = {"input_ids": ids, "labels": ids, "attention_mask": torch.ones_like(ids)}
+    inputs["position_ids"] = torch.arange(40)[None] * 3.25
+    with Learned(model, OPEN) as learned:
+        moved(learned)
+        learned.time = times(3.25)
+        before = learned.network.method()
+        network = list(learned.network.parameters())
+        own = [one for one in model.parameters() if all(one is not other for other in network)]
+        for weights, size in ((network, 1e-5), (own, 1e-3)):
+            model.zero_grad()
+            loss = model(**inputs).loss
+            loss.backward()
+            length = float(torch.stack([one.grad.norm() for one in weights]).norm())
+            with torch.no_grad():
+                for one in weights:
+                    one -= size / length * one.grad
+                assert float(model(**inputs).loss) < float(loss)
+        after = learned.network.method()
+        tables = [method.plan(learned.spec, LENGTH).table for method in (before, after)]
+    assert tables[0] != tables[1]
+
+
 def test_gradient_of_a_weight_is_that_of_a_difference() -> None:
     """In float64, along one random direction of W_down, through attention."""
     model = build("llama").double()

@@ -118,6 +118,15 @@ def test_loss_that_is_not_finite_stops_the_run_with_the_last_good_checkpoint(tmp
               replace(SETTINGS, method="pi"), tmp_path / "out", callbacks=[Stop(3, poison)])  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["projection", "residual"])
+def test_table_that_runs_away_stops_the_run_with_step_pair_and_time(tmp_path, kind) -> None:
+    method = replace(METHOD, network=kind)
+    settings = replace(SETTINGS, method=str(method), network_rate=10.0)
+    wrong = r"step [1-5]: the frequency of pair \d+ at t = [\d.]+ is (not finite|faster than the pair before it); lower"
+    with pytest.raises(TrainingError, match=wrong):
+        train(build("llama"), method, SAMPLER, documents(), settings, tmp_path / "out")
+
+
 def test_network_and_model_are_clipped_apart() -> None:
     """The network's gradient, however large, does not shrink that of the model."""
     model, network = (torch.nn.Parameter(torch.zeros(4)) for _ in range(2))
@@ -152,6 +161,8 @@ def test_run_that_cannot_be_is_refused(tmp_path) -> None:
     (folder / "checkpoints").mkdir(exist_ok=True)
     with pytest.raises(TrainingError, match=r"has method = 'pi', this one 'clex:"):
         train(model, METHOD, SAMPLER, documents(), SETTINGS, folder, resume=True)
+    with pytest.raises(TrainingError, match="a sequence of 24 tokens does not fit into 20 positions"):
+        train(model, parse("pi"), PoSE(target_length=20), documents(), replace(SETTINGS, method="pi"), tmp_path / "c")
     with pytest.raises(TrainingError, match="self-extend counts whole positions"):
         train(model, parse("self-extend"), E2LLM(pretrained_length=PRETRAINED_LENGTH, max_scale=4), documents(),
               replace(SETTINGS, method="self-extend"), tmp_path / "other")  # fmt: skip

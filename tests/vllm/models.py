@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.generation import MaxLengthCriteria, StoppingCriteriaList
 
 import ropewalk
 from ropewalk.methods import Method
@@ -13,6 +14,7 @@ from tests.vllm.engine import NEW, Answer
 PRETRAINED = 64
 TARGET = 256
 VOCABULARY = 99
+NEAR = 1e-4  # of log-probabilities, float32
 
 # The CPU backend of vLLM wants heads of 32 or 64. Wide weights, so that a wrong rotation shows.
 SIZES: dict[str, Any] = {
@@ -57,20 +59,39 @@ def setting(**entry: Any) -> dict[str, Any]:
 def expected(folder: Path, method: Method | str | None, asked: list[list[int]], new: int = NEW) -> list[Answer]:
     """Greedy answers of our transformers path, or of the stock model, each prompt alone."""
     model = load(folder)
-    if method is not None:
-        ropewalk.extend(model, method, target_length=TARGET)
-    return [greedy(model, prompt, new) for prompt in asked]
+    if method is None:
+        return [greedy(model, prompt, new) for prompt in asked]
+    by_length = ropewalk.extend(model, method, target_length=TARGET).method.length_dependent
+    return [greedy(model, prompt, new, TARGET if by_length else None) for prompt in asked]
 
 
-def greedy(model: PreTrainedModel, prompt: list[int], new: int) -> Answer:
+def greedy(model: PreTrainedModel, prompt: list[int], new: int, total: int | None = None) -> Answer:
+    """Greedy tokens.
+
+    Args:
+        total: admit the text as one of so many tokens, though only `new` are written; an engine with a method that
+            depends on the length has the table of its target.
+    """
+    limits = {"max_new_tokens": new} if total is None else {"max_new_tokens": total - len(prompt)}
+    enough = MaxLengthCriteria(len(prompt) + new)
     done = model.generate(
-        torch.tensor([prompt]), max_new_tokens=new, do_sample=False, output_logits=True, return_dict_in_generate=True
+        torch.tensor([prompt]),
+        do_sample=False,
+        output_logits=True,
+        return_dict_in_generate=True,
+        stopping_criteria=StoppingCriteriaList([enough]),
+        **limits,
     )
-    logits = torch.cat(done.logits).log_softmax(-1)
-    return Answer(done.sequences[0, len(prompt) :].tolist(), logits.max(-1).values.tolist(), 0)
+    best, second = torch.cat(done.logits).log_softmax(-1).topk(2).values.unbind(-1)
+    tokens = done.sequences[0, len(prompt) :].tolist()
+    return Answer(tokens, best.tolist(), margins=(best - second).tolist())
 
 
-def difference(one: Answer, other: Answer) -> float:
-    """The largest of log-probabilities; the tokens must be the same."""
-    assert one.tokens == other.tokens
-    return max(abs(a - b) for a, b in zip(one.logprobs, other.logprobs, strict=True))
+def require_alike(found: list[Answer], wanted: list[Answer]) -> None:
+    """Nearly the same log-probabilities, and the same tokens as far as no two of them are equally good."""
+    for one, other in zip(found, wanted, strict=True):
+        same = [a == b for a, b in zip(one.tokens, other.tokens, strict=True)]
+        until = same.index(False) if False in same else len(same)
+        assert all(margin <= NEAR for margin in other.margins[until : until + 1]), f"token {until} is another"
+        both = zip(one.logprobs[: until + 1], other.logprobs[: until + 1], strict=True)
+        assert max(abs(a - b) for a, b in both) <= NEAR

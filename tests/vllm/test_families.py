@@ -6,9 +6,8 @@ import pytest
 
 from ropewalk.serve.served import TESTED
 from tests.vllm.engine import run
-from tests.vllm.models import difference, expected, prompts, save_model, setting
+from tests.vllm.models import expected, prompts, require_alike, save_model, setting
 
-NEAR = 1e-4
 WINDOW = 40  # tokens, within the trained length of 64
 ALTERNATING = {
     "sliding_window": WINDOW,
@@ -30,5 +29,4 @@ def test_family_answers_as_in_transformers(family, tmp_path) -> None:
     folder = save_model(tmp_path / "model", family, **OVERRIDES.get(family, {}))
     asked = prompts(17, 150)
     (answers,) = run(folder, [asked], new=12, **setting(method="dpe"))
-    for one, other in zip(answers, expected(folder, "dpe", asked, 12), strict=True):
-        assert difference(one, other) <= NEAR
+    require_alike(answers, expected(folder, "dpe", asked, 12))
