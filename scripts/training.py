@@ -50,8 +50,8 @@ def cells(found: list[Row], group: str) -> dict[str, dict[int, list[Row]]]:
 def mean(values: Sequence[float], digits: int) -> str:
     """A mean over seeds with the half-width of its 95% interval (Student's t), where there are two seeds or more."""
     text = f"{fmean(values):.{digits}f}"
-    if len(values) < 2:
-        return text
+    if len(set(values)) < 2:
+        return text  # one seed, or seeds that agree, whose interval would be of no width
     return f"{text} ± {half(values):.{digits}f}"
 
 

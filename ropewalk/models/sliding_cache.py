@@ -21,6 +21,7 @@ from ropewalk.plan import Plan, PositionMap
 from ropewalk.rotary import RotarySpec, rotate
 
 PLAIN = PositionMap()
+TURNED = "_ropewalk_turned"  # on what `update` returns: how these keys are rotated, or None
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class RotatedSlidingLayer(DynamicSlidingWindowLayer):
     def _marked(self, keys: Tensor) -> Tensor:
         keys = keys.view_as(keys)
         setattr(keys, MARK, weakref.ref(self))
+        setattr(keys, TURNED, self.turning)
         return keys
 
     def _update_in_graph(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,23 +133,25 @@ class RotatedSlidingLayer(DynamicSlidingWindowLayer):
 
     def slid(self, keys: Tensor, turning: Turning) -> Slid | None:
         """Keys that `update` returned, rotated; None where they are not, which those that come after them will be."""
-        if self.turning is None:
-            if self.left_plain is None:
-                self.keys = turning.turn(self.keys, self.cumulative_length - self.keys.shape[2])
-                self.turning = turning
-            return None
-        return Slid(keys, self.cumulative_length - keys.shape[2])
+        if getattr(keys, TURNED) is not None:
+            return Slid(keys, self.cumulative_length - keys.shape[2])
+        if self.turning is None and self.left_plain is None:  # not yet by a layer that shares these keys
+            self.keys = turning.turn(self.keys, self.cumulative_length - self.keys.shape[2])
+            self.turning = turning
+        return None
 
     def unturned(self, keys: Tensor) -> Tensor:
         """Keys that `update` returned, un-rotated."""
-        if self.turning is None:
-            return keys
-        return self.turning.turn(keys, self.cumulative_length - keys.shape[2], back=True)
+        turning: Turning | None = getattr(keys, TURNED)
+        return keys if turning is None else self._back(keys, turning)
+
+    def _back(self, keys: Tensor, turning: Turning) -> Tensor:
+        return turning.turn(keys, self.cumulative_length - keys.shape[2], back=True)
 
     def release(self, reason: str) -> None:
         """Go back to un-rotated keys, and stay there until `reset`."""
         if self.turning is not None:
-            self.keys = self.unturned(self.keys)
+            self.keys = self._back(self.keys, self.turning)
             self.turning = None
         self.left_plain = reason
 

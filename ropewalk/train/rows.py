@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ropewalk.errors import ModelError, TrainingError
-from ropewalk.models.table import turned
 from ropewalk.models.huggingface import MARK, read_model
 from ropewalk.models.override import Override
 from ropewalk.models.seam import name_of
+from ropewalk.models.table import turned
 
 
 class RowTables(ABC):
