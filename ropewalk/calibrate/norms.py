@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ropewalk.errors import EvaluationError
+from ropewalk.errors import EvaluationError, ModelError
 from ropewalk.evaluate.prefill import prefill
 from ropewalk.models.census import Census, quietly, take_census
 from ropewalk.models.executors import Banded
@@ -55,7 +55,7 @@ def pair_norms(
 
     Raises:
         EvaluationError: no documents, or one that is shorter than a length.
-        ModelError: a model that cannot be extended.
+        ModelError: a model that cannot be extended, or that norms queries and keys after the rotation.
     """
     wanted = [tuple(lengths or (len(ids),)) for ids in documents]
     if not wanted or any(len(ids) < max(each) for ids, each in zip(documents, wanted, strict=True)):
@@ -66,7 +66,13 @@ def pair_norms(
     seam = Seam(model)
     try:
         seam.attach()
-        observer = _Observer(take_census(seam, pretrained_length), model.device)
+        census = take_census(seam, pretrained_length)
+        if any(layer.norms for layer in census.layers):
+            raise ModelError(
+                f"{name_of(model)} norms queries and keys after rotating them, so the norms before say nothing of key "
+                "dimensions; calibrate without --top-k"
+            )
+        observer = _Observer(census, model.device)
         seam.executor = observer
         for index, (ids, each) in enumerate(zip(documents, wanted, strict=True)):
 

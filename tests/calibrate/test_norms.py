@@ -9,8 +9,9 @@ import ropewalk.calibrate.norms as norms_module
 from ropewalk.calibrate.heatmap import draw_norms
 from ropewalk.calibrate.keys import key_texts, select_keys
 from ropewalk.calibrate.norms import pair_norms, prefix_lengths
-from ropewalk.errors import EvaluationError
+from ropewalk.errors import EvaluationError, ModelError
 from ropewalk.models.huggingface import read_spec
+from tests.architectures import WORKS
 
 
 @pytest.fixture
@@ -125,6 +126,8 @@ def test_what_cannot_be_is_refused(llama):
         pair_norms(llama, [[1, 2, 3]], lengths=(4,))
     with pytest.raises(EvaluationError, match="one or more"):
         pair_norms(llama, [])
+    with pytest.raises(ModelError, match="norms queries and keys after rotating them"):
+        pair_norms(WORKS["hunyuan_v1_dense"](), [[1, 2, 3]])
     with pytest.raises(EvaluationError, match="between 1 and 4"):
         select_keys(np.ones((1, 2, 4)), top_k=5, share="head", num_kv_heads=1)
     with pytest.raises(EvaluationError, match="one of head, kv, layer"):
