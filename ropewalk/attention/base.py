@@ -90,7 +90,7 @@ class Backend(ABC):
 BACKENDS: Registry[Backend] = Registry("backend", BackendError)
 # What "auto" tries, first to last. On CUDA: torch's own FlashAttention, that of the package, then compiled masks, which
 # do what neither can; plain torch comes last.
-ORDER = ("compiled", "varlen", "flash", "flex", "blockwise", "reference")
+ORDER = ("compiled", "triton", "varlen", "flash", "flex", "blockwise", "reference")
 
 
 def choose(

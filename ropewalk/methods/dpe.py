@@ -49,6 +49,10 @@ class DPE(PositionMethod):
     shipped: bool = True
     mask: Grid | None = field(default=None, metadata={"written": False})
 
+    def __post_init__(self) -> None:
+        if self.scales is not None:  # no profile is looked up, whatever was said
+            object.__setattr__(self, "shipped", True)
+
     def choose(self, spec: RotarySpec, target_length: int) -> dict[str, Choice]:
         window = local_window(spec, target_length)
         fast = spec.wavelengths <= spec.pretrained_length / 6
@@ -76,8 +80,6 @@ class DPE(PositionMethod):
     def __str__(self) -> str:
         if self.mask is not None and self.profile is not None:  # the profile brings its mask
             return str(replace(self, mask=None))
-        if self.scales is not None and not self.shipped:  # no profile is looked up where there are scales
-            return str(replace(self, shipped=True))
         return super().__str__()
 
     def check(self, spec: RotarySpec) -> None:
