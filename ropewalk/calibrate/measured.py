@@ -26,7 +26,7 @@ class Objective:
     def __call__(self, row: Row) -> float:
         told = {name: row.details.get(name) for name in ("log_probability", "loss_last")}
         missing = [
-            name for name, weight in zip(told, (self.needle, self.text), strict=True) if weight and not told[name]
+            name for name, weight in zip(told, (self.needle, self.text), strict=True) if weight and told[name] is None
         ]
         if missing:
             raise EvaluationError(f"task {row.key.task!r} does not tell {' and '.join(missing)}; take another --task")
