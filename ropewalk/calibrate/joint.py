@@ -1,4 +1,4 @@
-"""Search all scales of DPE at once, with the window and the gain, from a detected profile on."""
+"""Search all scales of DPE at once, with the window and the gain, from a detected or the uniform profile on."""
 
 import hashlib
 from collections.abc import Sequence
@@ -144,7 +144,6 @@ def run(
     measured = Measured(executor, task=request.task, target_length=request.target_length, seed=request.seed)
     objective = OBJECTIVES[request.objective]
     documents = range(FIRST, FIRST + request.documents)
-    start = space.encode(known[DETECTED])
     readings = settle_readings(
         record,
         measured,
@@ -156,11 +155,11 @@ def run(
         began=began,
         say=say,
     )
-    population = request.population or usual_population(len(start))
+    population = request.population or usual_population(len(known[DETECTED]))
     contenders = len(known) + 1
     candidates, held = divide(
         readings,
-        candidates=population + 1,
+        candidates=population + len(known),
         documents=request.documents,
         contenders=contenders,
         confirm=request.rule.confirm_documents,
@@ -170,17 +169,19 @@ def run(
     def price(settings: Sequence[Setting]) -> list[float]:
         return measured.costs([space.method(each) for each in settings], documents, objective)
 
-    # The detected setting itself, which rounding or a bound of the space may have moved.
-    own = price([known[DETECTED]])[0]
-    strategy = CMA(start, space.decode, seed=request.seed, population=population)
+    # A detection's winners may have lost their confirmation: the search starts from what is better here.
+    own = dict(zip(known, price(list(known.values())), strict=True))
+    first = min(own, key=lambda name: own[name])
+    told = ", ".join(f"{name} {cost:.4f}" for name, cost in own.items())
+    strategy = CMA(space.encode(known[first]), space.decode, seed=request.seed, population=population)
     found = minimise(
         strategy,
         price,
-        evaluations=candidates - 1,
-        after=lambda generation, cost: say(f"generation {generation}: {cost:.4f} (detected {own:.4f})"),
+        evaluations=candidates - len(known),
+        after=lambda generation, cost: say(f"generation {generation}: {cost:.4f} ({told})"),
     )
-    if own <= found.cost:
-        found = Minimum(known[DETECTED], own, found.generations, found.evaluated)
+    if own[first] <= found.cost:  # rounding or a bound of the space may have moved the start
+        found = Minimum(known[first], own[first], found.generations, found.evaluated)
     methods = {SEARCHED: space.method(found.setting)} | {name: space.method(each) for name, each in known.items()}
     compared = hold_out(measured, methods, range(HELD_OUT, HELD_OUT + held), objective, request.rule)
     say(compared.reason)

@@ -74,6 +74,26 @@ def test_joint_search_is_compared_with_what_it_started_from(fixture_model, needl
         )
 
 
+def test_search_starts_from_uniform_where_the_detected_scales_are_worse(
+    fixture_model, needles, tmp_path, detected, monkeypatch
+):
+    profile = Profile.load(detected)
+    for curve in profile.provenance["axes"]:
+        curve["chosen"] = 1.0  # the stock model, four times beyond its window
+    start, starts = tmp_path / "bad.json", []
+    profile.save(start)
+
+    class Recorded(joint.CMA):
+        def __init__(self, point, decode, **options):
+            starts.append(decode(np.array(point)))
+            super().__init__(point, decode, **options)
+
+    monkeypatch.setattr(joint, "CMA", Recorded)
+    found = search(joint.run, *fixture_model, asking(start, needles, readings=15), tmp_path / "j.json").provenance
+    assert starts == [tuple(found["settings"]["uniform"])]
+    assert found["settings"]["joint"] != found["settings"]["detected"]
+
+
 def test_killed_joint_search_goes_on_to_the_same_profile(fixture_model, needles, tmp_path, detected, monkeypatch):
     request = asking(detected, needles)
     unbroken = search(joint.run, *fixture_model, request, tmp_path / "a.json")
