@@ -83,7 +83,7 @@ class Banded:
                 return backend.attend(inputs, plan, spec, layer)[0].transpose(1, 2)
         output: Tensor | None = None
         for sequence, plan, spec, these in groups:
-            index = slice(None) if len(these) == batch else torch.tensor(these, device=query.device)
+            index = _index(these, query.device)
             inputs = Inputs(
                 query[index][:, :, sequence.queries],
                 key[index][:, :, sequence.keys],
@@ -231,6 +231,13 @@ class Banded:
         for row in rows:
             groups.setdefault(plans[row], []).append(row)
         return [(plan, here.spec, these) for plan, these in groups.items()]
+
+
+def _index(rows: list[int], device: torch.device) -> "slice | Tensor":
+    """Rows of a batch as an index; of neighbours a slice, which copies nothing of a long cache."""
+    if rows == list(range(rows[0], rows[-1] + 1)):
+        return slice(rows[0], rows[-1] + 1)
+    return torch.tensor(rows, device=device)
 
 
 def rows_together(groups: list[Group], batch: int) -> tuple[tuple[int, int], ...] | None:

@@ -27,7 +27,7 @@ def cpu_backend() -> Any:
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
     now = engine_served()
-    if now is None or not now.plan.takes_attention:
+    if now is None or not now.takes_attention:
         setting = None if now is None else now.setting
 
         class StockBackend(CPUAttentionBackend):
@@ -51,7 +51,7 @@ def cuda_backend() -> Any:
     from vllm.config import get_current_vllm_config
 
     now = engine_served()
-    if now is None or not now.plan.takes_attention:
+    if now is None or not now.takes_attention:
         raise ModelError(
             "--attention-backend CUSTOM is ropewalk's and needs a method that moves positions in --hf-overrides; "
             "leave the option out"

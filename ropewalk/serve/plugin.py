@@ -51,7 +51,7 @@ def engine_served() -> "Served | None":
 
     require_engine(Engine("vllm", version), setting.method)
     now = served(setting, model.hf_text_config, model.max_model_len)
-    refuse_features(engine, bands=now.plan.takes_attention)
+    refuse_features(engine, bands=now.takes_attention)
     return now
 
 

@@ -52,6 +52,12 @@ class Served:
     target_length: int
     windowed: FrequencyTable
 
+    @property
+    def takes_attention(self) -> bool:
+        """True where another table in the rotary module is not enough, or would reach layers that stay as they are."""
+        shared = "sliding" in self.spec.layer_kinds and self.windowed == self.spec.table != self.plan.table
+        return self.plan.takes_attention or shared
+
     def require_reach(self, window: int | None) -> None:
         """Raise ModelError when an extended layer's own window is shorter than the target."""
         if window is not None and window < self.target_length:
@@ -80,7 +86,8 @@ def served(setting: Setting, config: PretrainedConfig, longest: int) -> Served:
         longest: tokens that the engine lets a request grow to.
 
     Raises:
-        ModelError: a model type that was not tested in the engine, or layers that cannot be extended.
+        ModelError: a model type that was not tested in the engine, or layers that cannot be extended, whose own window
+            is shorter than the target.
         MethodError: a method that does not fit the model or the length.
         ProfileError: a saved folder that is altered or for another model.
     """
@@ -102,7 +109,9 @@ def served(setting: Setting, config: PretrainedConfig, longest: int) -> Served:
     plan = filled.plan(spec, target)
     if setting.folder is not None:
         require_plan(Path(setting.folder), plan)
-    return Served(setting, filled, spec, plan, target, _windowed(config, spec))
+    now = Served(setting, filled, spec, plan, target, _windowed(config, spec))
+    now.require_reach(_window(config, spec))
+    return now
 
 
 def require_family(config: PretrainedConfig) -> None:
@@ -122,6 +131,14 @@ def _saved(folder: Path, config: PretrainedConfig) -> tuple[Method, int, RotaryS
     spec = spec_from_config(config, pretrained=saved.pretrained_length)
     saved.require_rotary(replace(spec, layout=saved.rotary["layout"]), str(config.name_or_path))
     return unpack(saved.method, folder, arrays), saved.target_length, spec
+
+
+def _window(config: PretrainedConfig, spec: RotarySpec) -> int | None:
+    """Tokens that extended layers look back, where they have a window: beyond the trained length, or on every layer."""
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * spec.num_layers
+    both = zip(kinds, spec.layer_kinds, strict=True)
+    has_one = any(kind == "sliding_attention" and here == "full" for kind, here in both)
+    return getattr(config, "sliding_window", None) if has_one else None
 
 
 def _windowed(config: PretrainedConfig, spec: RotarySpec) -> FrequencyTable:

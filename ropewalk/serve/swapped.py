@@ -43,10 +43,10 @@ class Swapped:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         now, stock = engine_served(), self.stock
-        if now is None or not now.plan.takes_attention:
+        if now is None or not now.takes_attention:
             self.__class__ = stock
         stock.__init__(self, *args, **kwargs)  # type: ignore[misc]
-        if now is not None and is_extended(self, now) and not now.plan.takes_attention:
+        if now is not None and is_extended(self, now) and not now.takes_attention:
             self.cos_sin_cache = table(now.plan.table, now.target_length, self.cos_sin_cache.dtype)
 
     def forward(self, positions: Tensor, query: Tensor, key: Tensor | None = None) -> tuple[Tensor, Tensor | None]:

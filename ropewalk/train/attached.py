@@ -72,13 +72,14 @@ class Attached:
             return self.held.network.method()
         if isinstance(self.sampler, E2LLM):
             return PositionInterpolation(factor=float(max(1, math.ceil(length / self.sampler.pretrained_length))))
-        return self.method
+        return self.held.method if isinstance(self.held, MixedTables) else self.method
 
     @contextlib.contextmanager
     def at(self, length: int) -> Iterator[None]:
-        """The model as inference has it for texts of `length` tokens."""
+        """The model as inference has it for one text of `length` tokens."""
         if isinstance(self.held, Extension) and not isinstance(self.sampler, E2LLM):
-            yield
+            with pinned(self.held, length):
+                yield
             return
         with self.held.lifted(), self.extended(length):
             yield
@@ -105,8 +106,6 @@ def attach(
     """
     held: RowTables | Extension
     if isinstance(method, CLEX):
-        if method.log_n or method.logit_scale not in (None, 1.0):
-            raise MethodError("clex: log_n and logit_scale are for inference; train without them")
         held = Learned(
             model,
             method,
@@ -114,11 +113,35 @@ def attach(
             amplification=settings.amplification,
             generator=torch.Generator().manual_seed(settings.seed),
         )
+        require_table_method(held.network.settings, held.spec, settings.target_length)
     elif isinstance(sampler, Mixed):
         if not isinstance(method, LongRoPE):
             raise TrainingError(f"mixed windows train longrope, which switches between two tables; got {method.name}")
         held = MixedTables(model, method, settings.target_length, pretrained_length=pretrained_length)
+        require_table_method(held.method, held.spec, settings.target_length)
     else:
         held = extend(model, method, target_length=settings.target_length, pretrained_length=pretrained_length)
     with held:
         yield Attached(model, method, sampler, settings.target_length, pretrained_length, held)
+
+
+def require_table_method(method: Method, spec: RotarySpec, target_length: int) -> None:
+    """Raise MethodError unless the tables of rows are all that a filled method does, as far as the target."""
+    method.check_target(spec, target_length)
+    if method.plan(spec, target_length).takes_attention:
+        raise MethodError(
+            f"{method.name}: log_n, logit_scale and retain are for inference; train without them, and give them to the "
+            "result"
+        )
+
+
+@contextlib.contextmanager
+def pinned(extension: Extension, length: int) -> Iterator[None]:
+    """Rows of `length` tokens for as long as the context lasts, where the method depends on the length."""
+    if extension.method.length_dependent:
+        extension.pin([length])
+    try:
+        yield
+    finally:
+        if extension.method.length_dependent:
+            extension.pin(None)

@@ -19,6 +19,9 @@ class MixedTables(RowTables):
         model: to train.
         method: `longrope`; without short factors, the short table is the model's own.
         target_length: tokens that the long table is for.
+
+    Attributes:
+        method: with every field filled for the target.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class MixedTables(RowTables):
                 f"mixed windows train for texts beyond the {filled.original} tokens of the short table; raise the "
                 f"target length of {target_length}"
             )
+        self.method = filled
         both = [filled.table(self.spec, length) for length in (filled.original, target_length)]
         self._theta = torch.stack([one.theta() for one in both])
         self._scaling = torch.tensor([one.attention_scaling for one in both], dtype=torch.float64)

@@ -1,5 +1,6 @@
 """One training run on transformers' Trainer: a method, a position sampler, documents; resumable to the same weights."""
 
+import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -83,6 +84,7 @@ def train(
     require_accelerate()
     _require(model, method, documents, settings)
     given = arguments(settings, folder)
+    settings = replace(settings, data_sha256=_sha256(documents), processes=given.world_size)
     count = settings.count * given.world_size
     made = {"length": settings.length, "count": count, "seed": settings.seed}
     data = (
@@ -91,6 +93,9 @@ def train(
         else Sequences(documents, sampler, **made)
     )
     with attach(model, method, sampler, settings, pretrained_length) as attached:
+        for length in evaluation.lengths if evaluation is not None else ():
+            with attached.at(length):  # what cannot be evaluated is refused now
+                pass
         checkpoint = begin(settings, folder, resume=resume)
         given.distributed_state.wait_for_everyone()  # Trainer makes the folder whose absence the others check
         asked = [(one, one.requires_grad) for one in model.parameters()]
@@ -155,6 +160,14 @@ def _require(model: PreTrainedModel, method: Method, documents: Sequence[np.ndar
     largest = max((int(one.max()) for one in documents if len(one)), default=0)
     if largest >= vocabulary:
         raise TrainingError(f"the data have the token id {largest}, the model has {vocabulary}; take ids of this model")
+
+
+def _sha256(documents: Sequence[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for one in documents:
+        digest.update(f"\n{one.dtype}{one.shape}\n".encode())
+        digest.update(np.ascontiguousarray(one))
+    return digest.hexdigest()
 
 
 def _text(method: Method, attached: Attached, settings: Settings) -> str:

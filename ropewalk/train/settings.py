@@ -1,6 +1,7 @@
 """What a training run is, as data that is written beside its result and compared when the run goes on."""
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -61,8 +62,10 @@ class RunSettings:
         return self.steps * self.batch * self.accumulate
 
     def write(self, folder: Path) -> None:
-        """Write the settings into the folder of a run."""
-        (folder / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n")
+        """Write the settings into the folder of a run, whole or not at all: other processes of the run read them."""
+        partial = folder / f"{FILE}.{os.getpid()}.part"
+        partial.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        os.replace(partial, folder / FILE)
 
     def require_same(self, folder: Path) -> None:
         """Raise TrainingError unless the run in a folder is this one."""
@@ -98,6 +101,8 @@ class Settings(RunSettings):
             which are up to 2e5 times as large: together, they would silence the model.
         amplification: hidden units of the network per rotary dimension.
         checkpointing: recompute activations in the backward pass, which saves memory.
+        data_sha256: what the run trains on, and
+        processes: that its batches are divided among: `train` fills both in, so that no run goes on with others.
     """
 
     positions: str
@@ -108,6 +113,8 @@ class Settings(RunSettings):
     lora_targets: str = "all-linear"
     amplification: int = 1
     checkpointing: bool = False
+    data_sha256: str = ""
+    processes: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()

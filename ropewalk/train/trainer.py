@@ -1,5 +1,6 @@
 """What every training run shares: its arguments, its folder, its order, and where it stops."""
 
+import json
 import math
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
 from ropewalk.errors import TrainingError
+from ropewalk.train.network import whole
 from ropewalk.train.settings import RunSettings
 
 CHECKPOINTS = "checkpoints"
@@ -33,12 +35,31 @@ def begin(settings: RunSettings, folder: Path, *, resume: bool) -> str | None:
         settings.require_same(folder)
     elif (folder / CHECKPOINTS).exists():
         raise TrainingError(f"there is a run in {str(folder)!r} already; resume it, or give another folder")
-    checkpoint: str | None = None
-    if (folder / CHECKPOINTS).is_dir():
-        checkpoint = get_last_checkpoint(str(folder / CHECKPOINTS))
     folder.mkdir(parents=True, exist_ok=True)
     settings.write(folder)
-    return checkpoint
+    return last_checkpoint(folder / CHECKPOINTS)
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint in a folder that was written to its end, or None; Trainer writes its state last."""
+    numbered = [(int(place.name.rpartition("-")[2]), place) for place in folder.glob("checkpoint-*[0-9]")]
+    return next((str(place) for _, place in sorted(numbered, reverse=True) if _complete(place)), None)
+
+
+def _complete(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_text())
+    except (OSError, ValueError):  # a process was killed while it wrote
+        return False
+    return True
+
+
+def stopped(args: TrainingArguments, state: TrainerState, reason: str) -> TrainingError:
+    """The error of a run that cannot go on, with its step and the last checkpoint before."""
+    last = last_checkpoint(Path(args.output_dir)) or "none was written"
+    return TrainingError(
+        f"step {state.global_step}: {reason}; the last good checkpoint: {last}; lower the learning rate"
+    )
 
 
 def arguments(settings: RunSettings, folder: Path) -> TrainingArguments:
@@ -75,11 +96,7 @@ class OrderedTrainer(Trainer):
         found = super().compute_loss(model, inputs, *rest, **named)
         loss: Tensor = found[0] if isinstance(found, tuple) else found
         if not math.isfinite(float(loss.detach())):
-            last = get_last_checkpoint(self.args.output_dir) or "none was written"
-            raise TrainingError(
-                f"step {self.state.global_step}: the loss is {float(loss.detach())}; the last good checkpoint: {last}; "
-                "lower the learning rate"
-            )
+            raise stopped(self.args, self.state, f"the loss is {float(loss.detach())}")
         return found
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
@@ -88,11 +105,15 @@ class OrderedTrainer(Trainer):
 
 
 class Clip(TrainerCallback):
-    """Clips every group of the optimizer by its own norm."""
+    """Clips every group of the optimizer by its own norm, and stops where one is not finite: weights stay as good."""
 
     def __init__(self, clip: float) -> None:
         self.clip = clip
 
-    def on_pre_optimizer_step(self, *state: Any, optimizer: torch.optim.Optimizer, **named: Any) -> None:
-        for group in optimizer.param_groups:
-            torch.nn.utils.clip_grad_norm_(group["params"], self.clip)
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any
+    ) -> None:
+        for group in named["optimizer"].param_groups:
+            norm = float(whole(torch.nn.utils.clip_grad_norm_(group["params"], self.clip)))
+            if not math.isfinite(norm):
+                raise stopped(args, state, f"the norm of the gradient is {norm}")

@@ -101,6 +101,33 @@ def test_other_layers_keep_the_rotation_that_is_measured_on_the_model(family) ->
         assert plan.bands[0].region.hi == layers[number].window
 
 
+@pytest.mark.parametrize(
+    ("family", "method", "taken"),
+    [("gemma2", "yarn", True), ("gemma2", "none", False), ("gemma3_text", "yarn", False), ("llama", "yarn", False)],
+)
+def test_a_table_takes_attention_where_layers_with_a_window_share_the_rotary(family, method, taken) -> None:
+    now = served(Setting(method=method), WORKS[family]().config, PRETRAINED_LENGTH if method == "none" else 256)
+    assert now.takes_attention == taken
+
+
+@pytest.mark.parametrize("method", ["dpe", "yarn"])
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [
+        ("mistral", {"sliding_window": 100}),  # on every layer, beyond the trained length
+        ("mistral", {"sliding_window": 40}),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 100, "max_window_layers": 1}),
+    ],
+)
+def test_layers_that_never_look_back_to_the_target_are_refused(family, shape, method) -> None:
+    config = AutoConfig.for_model(family, **SIZES | shape)
+    window = shape["sliding_window"]
+    with pytest.raises(ModelError, match=rf"never look back more than {window} tokens .*wanted 256; set"):
+        served(Setting(method=method), config, 256)
+    config.sliding_window = None
+    assert served(Setting(method=method), config, 256).target_length == 256
+
+
 def test_an_extended_layer_with_a_short_window_is_refused() -> None:
     with pytest.raises(ModelError, match="sliding window"):
         served(Setting(method="dpe"), config_of(), 256).layer_plan(0, 128)

@@ -10,14 +10,14 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import ropewalk
-from ropewalk.errors import TrainingError
+from ropewalk.errors import MethodError, TrainingError
 from ropewalk.evaluate import corpus
 from ropewalk.evaluate.tasks.facts import KINDS
 from ropewalk.methods import parse
 from ropewalk.train.attached import attach
 from ropewalk.train.evaluation import Evaluation
 from ropewalk.train.run import train
-from ropewalk.train.samplers import E2LLM, PoSE
+from ropewalk.train.samplers import E2LLM, Contiguous, PoSE
 from tests.architectures import PRETRAINED_LENGTH, VOCABULARY, build
 from tests.train.test_run import METHOD, SAMPLER, SETTINGS, documents, weights
 from tests.train.words import words
@@ -39,10 +39,11 @@ def mean_loss(model, ids) -> float:
     ("method", "sampler", "after"),
     [
         (METHOD, SAMPLER, None),
+        (parse("dynamic-ntk"), Contiguous(), "dynamic-ntk"),
         (parse("pi:factor=4"), PoSE(target_length=256), "pi:factor=4"),
         (parse("none"), E2, "pi:"),
     ],
-    ids=["clex", "pi", "e2-llm"],
+    ids=["clex", "by length", "pi", "e2-llm"],
 )
 @pytest.mark.parametrize("length", [40, 130])
 def test_loss_is_that_of_the_method_at_inference(method, sampler, after, length) -> None:
@@ -105,6 +106,13 @@ def test_needles_are_asked_of_the_trained_model(tmp_path) -> None:
 def test_evaluation_that_cannot_be_is_refused(given, message) -> None:
     with pytest.raises(TrainingError, match=message):
         Evaluation(**given)
+
+
+def test_length_beyond_the_method_is_refused_before_the_run_begins(tmp_path) -> None:
+    evaluation = Evaluation(lengths=[300], documents=[np.tile(HELD[0], 2)])
+    with pytest.raises(MethodError, match=r"reaches 256 tokens .*wanted 300"):
+        train(build("llama"), METHOD, SAMPLER, documents(), SETTINGS, tmp_path / "out", evaluation=evaluation)
+    assert not (tmp_path / "out").exists()
 
 
 def test_result_has_the_weights_of_the_last_evaluation(tmp_path) -> None:

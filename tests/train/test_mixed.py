@@ -1,5 +1,6 @@
 """Mixed windows: packs are short documents on their own under the short table, long rows have the rescaled one."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,11 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 import ropewalk
-from ropewalk.errors import TrainingError
+from ropewalk.errors import MethodError, TrainingError
 from ropewalk.methods import LongRoPE, parse
+from ropewalk.train.attached import attach
 from ropewalk.train.collator import IGNORED, Example, collate
+from ropewalk.train.evaluation import Evaluation
 from ropewalk.train.packs import Mixed, MixedSequences
 from ropewalk.train.positions import Drawn
 from ropewalk.train.run import train
@@ -127,6 +130,28 @@ def test_result_switches_tables_at_the_window(tmp_path) -> None:
         fixed = LongRoPE(long=factors, short=factors, attention_factor=scaling)
         with ropewalk.extend(model, fixed, target_length=TARGET):
             torch.testing.assert_close(found, whole(model, ids), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("length", [50, 2 * PRETRAINED_LENGTH])
+def test_evaluation_has_the_tables_of_the_run_at_every_length(length) -> None:
+    """The attention factor is that of the target; the short table holds up to the window."""
+    model, held = build("llama"), np.random.default_rng(0).integers(3, VOCABULARY, 200)
+    with attach(model, METHOD, SAMPLER, SETTINGS, None) as attached:
+        found = Evaluation(lengths=[length], documents=[held]).measure(attached)[f"loss@{length}"]
+        scaling = attached.trained(length).table(attached.spec, TARGET).attention_scaling
+    assert scaling == pytest.approx(math.sqrt(1 + math.log(4) / math.log(PRETRAINED_LENGTH)))
+    factors = METHOD.long if length > PRETRAINED_LENGTH else (1.0,) * 8
+    fixed = LongRoPE(long=factors, short=factors, attention_factor=scaling)
+    ids = torch.tensor(held[:length])[None]
+    with ropewalk.extend(model, fixed, target_length=TARGET):
+        wanted = functional.cross_entropy(whole(model, ids)[0, :-1], ids[0, 1:])
+    assert found == pytest.approx(float(wanted), abs=1e-4)
+
+
+@pytest.mark.parametrize("more", [{"retain": 2}, {"log_n": True}, {"logit_scale": 1.1}])
+def test_what_is_not_in_the_tables_is_refused(tmp_path, more) -> None:
+    with pytest.raises(MethodError, match="log_n, logit_scale and retain are for inference"):
+        train(build("llama"), replace(METHOD, **more), SAMPLER, documents(), SETTINGS, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

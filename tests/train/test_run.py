@@ -2,21 +2,22 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import AutoModelForCausalLM, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 import ropewalk
-from ropewalk.errors import TrainingError
+from ropewalk.errors import MethodError, TrainingError
 from ropewalk.methods import CLEX, parse
 from ropewalk.train.learned import Learned
 from ropewalk.train.run import _checkpointing, train
 from ropewalk.train.samplers import E2LLM, Clex, PoSE
 from ropewalk.train.settings import Settings
-from ropewalk.train.trainer import Clip
+from ropewalk.train.trainer import Clip, last_checkpoint
 from tests.architectures import PRETRAINED_LENGTH, VOCABULARY, build
 from tests.models.batches import texts, whole
 
@@ -73,6 +74,37 @@ def test_interrupted_run_goes_on_to_the_weights_of_an_unbroken_one(tmp_path) -> 
     assert tables[0] == tables[1] != METHOD.plan(spec, 200).table
 
 
+def test_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path) -> None:
+    """A process killed in the middle leaves no state, or half of it."""
+    train(build("llama"), METHOD, SAMPLER, documents(), SETTINGS, tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        broken = [Stop(5, interrupt)]
+        train(build("llama"), METHOD, SAMPLER, documents(), SETTINGS, tmp_path / "b", callbacks=broken)
+    places = tmp_path / "b" / "checkpoints"
+    assert last_checkpoint(places) == str(places / "checkpoint-4")
+    state = places / "checkpoint-4" / "trainer_state.json"
+    state.write_text(state.read_text()[:50])
+    shutil.copytree(places / "checkpoint-4", places / "checkpoint-10")
+    (places / "checkpoint-10" / "trainer_state.json").unlink()
+    assert last_checkpoint(places) == str(places / "checkpoint-2")
+    train(build("llama"), METHOD, SAMPLER, documents(), SETTINGS, tmp_path / "b", resume=True)
+    first, second = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_accumulated_batches_are_one_batch(tmp_path) -> None:
+    """PoSE's rows have different numbers of labels."""
+    pose, found = PoSE(target_length=256), []
+    for batch, accumulate in ((4, 1), (2, 2), (1, 4)):
+        folder = tmp_path / str(accumulate)
+        settings = replace(SETTINGS, method="pi", positions=str(pose), batch=batch, accumulate=accumulate, steps=3)
+        train(build("llama"), parse("pi"), pose, documents(), settings, folder)
+        found.append(weights(folder))
+    for other in found[1:]:
+        for name, one in found[0].items():
+            torch.testing.assert_close(other[name], one, rtol=0, atol=1e-5)
+
+
 def test_result_is_extended_from_its_folder(tmp_path) -> None:
     model = build("llama")
     before = {name: one.clone() for name, one in model.state_dict().items()}
@@ -118,6 +150,23 @@ def test_loss_that_is_not_finite_stops_the_run_with_the_last_good_checkpoint(tmp
               replace(SETTINGS, method="pi"), tmp_path / "out", callbacks=[Stop(3, poison)])  # fmt: skip
 
 
+def test_gradient_that_is_not_finite_stops_the_run_before_it_reaches_a_checkpoint(tmp_path) -> None:
+    model = build("llama")
+
+    class Poison(TrainerCallback):
+        def on_step_end(self, args, state, control, **named) -> None:
+            if state.global_step == 3:
+                model.model.norm.weight.register_hook(lambda gradient: gradient * math.inf)
+
+    settings = replace(SETTINGS, method="pi", save_every=1)
+    with pytest.raises(
+        TrainingError, match=r"step 3: the norm of the gradient is (nan|inf); .*: .*checkpoint-3; lower"
+    ):
+        train(model, parse("pi"), PoSE(target_length=256), documents(), settings, tmp_path / "out",
+              callbacks=[Poison()])  # fmt: skip
+    assert all(one.isfinite().all() for one in weights(tmp_path / "out" / "checkpoints" / "checkpoint-3").values())
+
+
 @pytest.mark.parametrize("kind", ["projection", "residual"])
 def test_table_that_runs_away_stops_the_run_with_step_pair_and_time(tmp_path, kind) -> None:
     method = replace(METHOD, network=kind)
@@ -131,7 +180,8 @@ def test_network_and_model_are_clipped_apart() -> None:
     """The network's gradient, however large, does not shrink that of the model."""
     model, network = (torch.nn.Parameter(torch.zeros(4)) for _ in range(2))
     model.grad, network.grad = torch.full((4,), 0.1), torch.full((4,), 1e5)
-    Clip(1.0).on_pre_optimizer_step(optimizer=torch.optim.AdamW([{"params": [model]}, {"params": [network]}]))
+    optimizer = torch.optim.AdamW([{"params": [model]}, {"params": [network]}])
+    Clip(1.0).on_pre_optimizer_step(TrainingArguments(), TrainerState(), TrainerControl(), optimizer=optimizer)
     assert (model.grad == 0.1).all()
     torch.testing.assert_close(network.grad, torch.full((4,), 0.5))
 
@@ -161,11 +211,31 @@ def test_run_that_cannot_be_is_refused(tmp_path) -> None:
     (folder / "checkpoints").mkdir(exist_ok=True)
     with pytest.raises(TrainingError, match=r"has method = 'pi', this one 'clex:"):
         train(model, METHOD, SAMPLER, documents(), SETTINGS, folder, resume=True)
+    with pytest.raises(TrainingError, match="has data_sha256 = "):
+        train(
+            model, parse("pi"), sampler, documents()[:3], replace(SETTINGS, method="pi", steps=1), folder, resume=True
+        )
     with pytest.raises(TrainingError, match="a sequence of 24 tokens does not fit into 20 positions"):
         train(model, parse("pi"), PoSE(target_length=20), documents(), replace(SETTINGS, method="pi"), tmp_path / "c")
     with pytest.raises(TrainingError, match="self-extend counts whole positions"):
         train(model, parse("self-extend"), E2LLM(pretrained_length=PRETRAINED_LENGTH, max_scale=4), documents(),
               replace(SETTINGS, method="self-extend"), tmp_path / "other")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "message"),
+    [
+        (METHOD, 300, r"reaches 256 tokens .*wanted 300; give a larger max_factor"),
+        (replace(METHOD, log_n=True), 256, "clex: log_n, .* are for inference"),
+    ],
+    ids=["target beyond T", "query scale"],
+)
+def test_clex_that_could_not_be_read_afterwards_is_refused_before_it_is_trained(
+    tmp_path, method, target, message
+) -> None:
+    with pytest.raises(MethodError, match=message):
+        train(build("llama"), method, SAMPLER, documents(), replace(SETTINGS, target_length=target), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_checkpointing_that_was_switched_on_elsewhere_is_refused(tmp_path) -> None:

@@ -30,3 +30,11 @@ def test_family_answers_as_in_transformers(family, tmp_path) -> None:
     asked = prompts(17, 150)
     (answers,) = run(folder, [asked], new=12, **setting(method="dpe"))
     require_alike(answers, expected(folder, "dpe", asked, 12))
+
+
+def test_table_is_not_that_of_layers_with_a_window(tmp_path) -> None:
+    """Gemma 2's share one rotary module with the others."""
+    folder = save_model(tmp_path / "model", "gemma2", **OVERRIDES["gemma2"])
+    asked = prompts(17, 150)
+    (answers,) = run(folder, [asked], new=12, **setting(method="yarn"))
+    require_alike(answers, expected(folder, "yarn", asked, 12))
