@@ -107,8 +107,9 @@ class RotarySpec:
 
     @property
     def wavelengths(self) -> np.ndarray:
-        """Tokens per full turn of each pair, 2 pi / theta_i, float64 [pairs]."""
-        return 2 * np.pi / np.array(self.inv_freq)
+        """Tokens per full turn of each pair, 2 pi / theta_i, float64 [pairs]; infinite where a pair does not turn."""
+        with np.errstate(divide="ignore"):
+            return 2 * np.pi / np.array(self.inv_freq)
 
 
 def default_inv_freq(base: float, rotary_dim: int) -> np.ndarray:

@@ -133,6 +133,13 @@ def test_wavelength_is_the_tokens_of_one_full_turn() -> None:
     np.testing.assert_allclose(spec.wavelengths * np.array(spec.inv_freq), 2 * np.pi, rtol=1e-14)
 
 
+def test_wavelength_of_a_pair_that_does_not_turn_is_infinite() -> None:
+    spec = make_spec()
+    still = dataclasses.replace(spec, inv_freq=(*spec.inv_freq[:-1], 0.0))
+    with np.errstate(all="raise"):
+        assert np.isinf(still.wavelengths).tolist() == [False] * (spec.pairs - 1) + [True]
+
+
 @pytest.mark.parametrize("inv_freq", [[-1.0], [np.inf]])
 def test_impossible_frequencies_are_refused(inv_freq) -> None:
     with pytest.raises(MethodError, match="inverse frequencies"):

@@ -47,8 +47,8 @@ class Inputs:
     @property
     def needs_grad(self) -> bool:
         """True when autograd will ask for gradients of any input."""
-        tensors = (self.query, self.key, self.value)
-        return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+        tensors = (self.query, self.key, self.value, self.sinks)
+        return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
     def key_positions(self) -> Tensor:
         """Positions of the keys, int64 [S]."""

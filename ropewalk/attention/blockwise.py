@@ -6,6 +6,7 @@ without a mask, forward and backward: rectangles that every query sees, and tria
 its weights are kept, and memory grows with the square of the length.
 """
 
+import math
 from dataclasses import replace
 
 import torch
@@ -68,10 +69,12 @@ class Blockwise(Backend):
         repeats = heads // inputs.key.shape[1]
         value = inputs.value.repeat_interleave(repeats, 1).to(wide)
         queries, keys = turned(inputs, plan, spec, layer, self.tables)
+        scaling = inputs.scaling * plan.logit_scale
+        first = 2.0 ** math.floor(math.log2(scaling))  # exact in any dtype, and keeps products within float16
         bands = []
         for band in plan.bands:
             key = keys[band.key]
-            bands.append((band.region, queries[band.query], key.repeat_interleave(heads // key.shape[1], 1)))
+            bands.append((band.region, queries[band.query] * first, key.repeat_interleave(heads // key.shape[1], 1)))
         outputs, lses = [], []
         step = max(1, DENSE_NUMBERS // (batch * heads * len(n)))
         for a in range(0, new, step):
@@ -79,7 +82,7 @@ class Blockwise(Backend):
             logits: Tensor | None = None
             seen = torch.zeros(1, dtype=torch.bool, device=n.device)
             for region, q, key in bands:
-                scores = (q[:, :, rows] @ key.mT).to(wide) * (inputs.scaling * plan.logit_scale)
+                scores = (q[:, :, rows] @ key.mT).to(wide) * (scaling / first)
                 scores = torch.nn.functional.pad(scores, (len(n) - key.shape[2], 0))  # keys that no query sees there
                 inside = region.contains(m[rows, None], n[None, :])
                 seen = seen | inside

@@ -2,6 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -59,6 +60,12 @@ def absent(library: Any, name: str, wanted: tuple[str, ...]) -> str | None:
     function = getattr(library, name, None)
     if function is None:
         return f"there is no {name}"
-    known = inspect.signature(getattr(function, "_init_fn", function)).parameters  # of a torch custom op
-    lacking = [argument for argument in wanted if argument not in known]
+    lacking = _lacking(function, wanted)
     return f"{name} has no {', '.join(lacking)}" if lacking else None
+
+
+@lru_cache(maxsize=16)
+def _lacking(function: Any, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """Asked for in every layer of every step, where reading a signature takes as long as a small kernel."""
+    known = inspect.signature(getattr(function, "_init_fn", function)).parameters  # of a torch custom op
+    return tuple(argument for argument in wanted if argument not in known)

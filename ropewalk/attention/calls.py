@@ -106,16 +106,18 @@ def call_of(
     for row, (first, last) in enumerate(rows):
         skipped = first - (total - held)  # where the keys of the row begin among those that are held
         query = max(first, total - new)
-        cut = list(parts(region, query - first, last - first)) if last > query else []
+        if last <= query:  # and no empty tensor among whole numbers, which would make them floating point
+            continue
+        cut = list(parts(region, query - first, last - first))
         assert all(part.first + skipped >= 0 or part.first == part.last for part in cut), "keys that were not held"
         here = torch.arange(row * heads, (row + 1) * heads)[:, None] * gap
         starts.append((here + torch.tensor([max(0, part.first + skipped) for part in cut])).flatten())
         queries.append(torch.tensor([part.stop - part.start for part in cut]).repeat(heads))
         used.append(torch.tensor([part.last - part.first for part in cut]).repeat(heads))
-        sees.append(torch.cat([_sees(region, part) for part in cut]).repeat(heads) if cut else torch.empty(0).bool())
-    each, keys, seen = torch.cat(queries), torch.cat(used), torch.cat(sees)
-    if not seen.any():
+        sees.append(torch.cat([_sees(region, part) for part in cut]).repeat(heads))
+    if not any(bool(some.any()) for some in sees):
         return None
+    each, keys, seen = torch.cat(queries), torch.cat(used), torch.cat(sees)
     end = torch.tensor([(len(rows) * heads - 1) * gap + held])
     ends = torch.nn.functional.pad(each.cumsum(0), (1, 0))
     longest = int(each.max())

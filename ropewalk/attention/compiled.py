@@ -148,7 +148,7 @@ class Compiled(Backend):
                 tables += (cos, sin)
             if both is None:
                 tables += (NOTHING, NOTHING)
-            masks.append(NO_MASK if both is None else both.mask(layer))
+            masks.append(NO_MASK if both is None else both.mask(layer, plan.table.pairs))
         return tables, masks
 
 

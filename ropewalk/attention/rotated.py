@@ -232,22 +232,18 @@ class RotatedKeys:
 
     def _turn(self, keys: Tensor, to: PositionMap, first: int, *, back: bool = False) -> Tensor:
         """Rotate keys [B, K, T, D] of the slots from `first` on by a map, or turn them back."""
-        stop = first + keys.shape[2]
-        origins = set(self.origins)
-        if len(origins) == 1 and self.origins[0] <= first:
-            return self._rotate(keys, to, range(first - self.origins[0], stop - self.origins[0]), back)
-        turned = keys.clone()
-        for origin in origins:
-            begin = max(first, origin)
-            if begin < stop:
-                rows = torch.tensor([row for row, own in enumerate(self.origins) if own == origin], device=keys.device)
-                part = keys[rows, :, begin - first :]
-                turned[rows, :, begin - first :] = self._rotate(part, to, range(begin - origin, stop - origin), back)
-        return turned
-
-    def _rotate(self, keys: Tensor, to: PositionMap, positions: range, back: bool) -> Tensor:
-        if not back:
+        stop, origin = first + keys.shape[2], min(self.origins)
+        alike = origin == max(self.origins) and origin <= first
+        positions = range(first - origin, stop - origin)
+        if alike and not back:
             return self._tables.turn(keys, to, self.plan, self.layer, positions, self.spec)
-        cos, sin = self._tables.get(to, self.plan, self.layer, positions, keys.device)
-        square = self.plan.table.attention_scaling**2  # cos and sin carry the attention scaling; it is undone as well
-        return rotate(keys, cos / square, -sin / square, self.spec)
+        if alike:
+            cos, sin = self._tables.get(to, self.plan, self.layer, positions, keys.device)
+        else:  # all rows at once; padding before a row is turned like its first token
+            begin = torch.tensor(self.origins, device=keys.device)[:, None]
+            places = (torch.arange(first, stop, device=keys.device) - begin).clamp(min=0)
+            cos, sin = self._tables.of_rows(to, self.plan, self.layer, places, max(1, stop - origin))
+        if back:
+            square = self.plan.table.attention_scaling**2  # cos and sin carry the attention scaling, undone as well
+            cos, sin = cos / square, -sin / square
+        return rotate(keys, cos, sin, self.spec)

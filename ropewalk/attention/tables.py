@@ -39,13 +39,20 @@ class Tables:
             return self._build(to, plan, layer, positions, device)
         met = self._met.get((id(to), id(plan.table)))  # to hash equal plans takes longer than a step of decoding
         if met is None or met[0] is not to or met[1] is not plan.table or not _serves(met[2], positions.stop, device):
-            shared = not (to.per_head or to.per_layer or plan.table.per_layer)
-            if not shared or positions.stop * plan.table.pairs > LARGEST:
+            if not self._keeps(to, plan, positions.stop):
                 return self._build(to, plan, layer, torch.arange(positions.start, positions.stop), device)
             met = (to, plan.table, self._keep(to, plan, layer, positions.stop, device))
             self._met[id(to), id(plan.table)] = met
         cos, sin = met[2]
         return cos[:, positions.start : positions.stop], sin[:, positions.start : positions.stop]
+
+    def of_rows(self, to: PositionMap, plan: Plan, layer: int, positions: Tensor, stop: int) -> tuple[Tensor, Tensor]:
+        """The same for positions of their own in every row, int64 [B, N], below `stop`: [B, heads or 1, N, pairs]."""
+        if self._keeps(to, plan, stop):
+            cos, sin = self.get(to, plan, layer, range(stop), positions.device)
+            return cos[:, positions].transpose(0, 1), sin[:, positions].transpose(0, 1)
+        cos, sin = self._build(to, plan, layer, positions.flatten(), positions.device)
+        return cos.unflatten(1, positions.shape).transpose(0, 1), sin.unflatten(1, positions.shape).transpose(0, 1)
 
     def turn(
         self, x: Tensor, to: PositionMap, plan: Plan, layer: int, positions: Tensor | range, spec: RotarySpec
@@ -53,6 +60,12 @@ class Tables:
         """Rotate x [B, H, T, D] by the positions [T] under a map."""
         cos, sin = self.get(to, plan, layer, positions, x.device)
         return rotate(x, cos, sin, spec)
+
+    @staticmethod
+    def _keeps(to: PositionMap, plan: Plan, stop: int) -> bool:
+        """Whether one table serves all layers and heads, and is small enough to be kept."""
+        shared = not (to.per_head or to.per_layer or plan.table.per_layer)
+        return shared and stop * plan.table.pairs <= LARGEST
 
     def _keep(self, to: PositionMap, plan: Plan, layer: int, stop: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """The kept table of a map, or a new one of at least `stop` positions."""

@@ -75,7 +75,7 @@ class Preparer:
             of_query, of_key = variants(band.query), variants(band.key)
             assert of_query is not None and of_key is not None
             queries, keys = (of_query.first, of_query.second), (of_key.first, of_key.second)
-            mask = of_key.mask(layer).to(device, torch.int8)
+            mask = of_key.mask(layer, plan.table.pairs).to(device, torch.int8)
         turns = tuple(
             tuple(self._turns(to, plan.table, layer, tokens, device) for to in pair)
             for pair in zip(queries, keys, strict=True)

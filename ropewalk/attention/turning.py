@@ -21,8 +21,9 @@ def turned(inputs: Inputs, plan: Plan, spec: RotarySpec, layer: int, tables: Tab
     """
     scale = plan.query_scale(_positions(inputs, inputs.query.shape[2]))
     query = inputs.query
-    if scale is not None:  # [T], or [B, T] where rows are padded
-        query = query * (scale[:, None] if inputs.rows is not None else scale).to(query.dtype)[..., None]
+    if scale is not None:  # [T], or [B, T] where rows are padded; rounded it would be wrong for every logit of a row
+        scale = (scale[:, None] if inputs.rows is not None else scale)[..., None]
+        query = (query * scale.to(torch.promote_types(query.dtype, torch.float32))).to(query.dtype)
     maps = dict.fromkeys(band.query for band in plan.bands)
     queries = {to: _turn(query, inputs, to, plan, spec, layer, tables) for to in maps}
     if inputs.rotated is not None:
@@ -35,9 +36,7 @@ def angles(to: PositionMap, inputs: Inputs, plan: Plan, layer: int, tables: Tabl
     """cos and sin of the last tokens under a map, [heads or 1, last, P]; of padded rows [B, heads or 1, last, P]."""
     total, device = inputs.key.shape[2], inputs.query.device
     if inputs.rows is not None:
-        cos, sin = tables.get(to, plan, layer, range(total), device)
-        at = _positions(inputs, last)
-        return cos[:, at].transpose(0, 1), sin[:, at].transpose(0, 1)
+        return tables.of_rows(to, plan, layer, _positions(inputs, last), total)
     positions: Tensor | range = range(total - last, total)
     if inputs.positions is not None:
         positions = inputs.positions[-last:]

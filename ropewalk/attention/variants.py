@@ -20,16 +20,16 @@ class Variants:
     """Two maps that are the same for all heads and layers, and where the second one holds.
 
     Attributes:
-        masks: bool [layers or 1, heads, pairs].
+        masks: bool [layers or 1, heads, pairs or 1].
     """
 
     first: PositionMap
     second: PositionMap
     masks: Tensor
 
-    def mask(self, layer: int) -> Tensor:
-        """Where the second map holds, bool [heads, pairs]."""
-        return self.masks[layer if len(self.masks) > 1 else 0]
+    def mask(self, layer: int, pairs: int) -> Tensor:
+        """Where the second map holds, bool [heads, pairs], contiguous."""
+        return self.masks[layer if len(self.masks) > 1 else 0].expand(-1, pairs).contiguous()
 
 
 @lru_cache(maxsize=64)

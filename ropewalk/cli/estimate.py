@@ -54,12 +54,14 @@ def estimate(
         from ropewalk.serve.estimate import CHUNK, dtype_of, lines, need
 
         config = load_config(model)
-        plan = parse(method).plan(spec_from_config(config, pretrained=pretrained_length), length)
+        spec = spec_from_config(config, pretrained=pretrained_length)
+        filled = parse(method).resolve(spec, length)
+        filled.check_target(spec, length)
         needed = need(
             config,
             length,
             dtype=dtype_of(dtype, config),
-            plan=plan,
+            plan=filled.plan(spec, length),
             chunk=(CHUNK if engine == "vllm" else None) if chunk is None else chunk or None,
             devices=max(gpus, 1),
             pages=engine == "vllm",

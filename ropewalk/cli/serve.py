@@ -99,8 +99,11 @@ def _setting(
 
     folder = Path(model).expanduser()
     if (folder / FILE).is_file():
-        if method is not None:
-            raise RopewalkError(f"{model} is a saved extension and brings its method; leave --method out")
+        if method is not None or trained is not None:
+            raise RopewalkError(
+                f"{model} is a saved extension and brings its method and trained window; leave --method and "
+                "--pretrained-length out"
+            )
         saved, place = Manifest.load(folder), str(folder.resolve())
         return Setting(folder=place), saved.base if saved.base_config is None else place, saved.base_config
     if method is None:

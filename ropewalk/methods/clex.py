@@ -118,6 +118,8 @@ class CLEX(FrequencyMethod):
     def check(self, spec: RotarySpec) -> None:
         super().check(spec)
         assert self.max_factor is not None and self.gate is not None and self.feature_base is not None
+        if min(spec.inv_freq) <= 0:
+            raise MethodError("clex: pairs of this model do not turn, so ln theta has no value; take another method")
         require(self, "max_factor", self.max_factor >= 1, "at least 1")
         require(self, "activation", self.activation in ACTIVATIONS, "tanh or silu")
         require(self, "gate", self.gate >= 0, "a number of turns, or inf")

@@ -180,6 +180,15 @@ def refuse_by_family(model: PreTrainedModel) -> None:
     config = getattr(model, "config", None)
     if config is None or not hasattr(model, "set_attn_implementation"):
         raise ModelError(f"{type(model).__name__} is not a transformers model; load it with AutoModelForCausalLM")
+    adapter = getattr(model, "active_peft_config", None)  # of PEFT's wrapper
+    if adapter is not None and adapter.is_prompt_learning:
+        kind = adapter.peft_type.value
+        reason = (
+            "learned keys before every text, and nothing says where they stand; take a LoRA adapter"
+            if kind == "PREFIX_TUNING"
+            else "virtual tokens before every text; extend the model in it: model.get_base_model()"
+        )
+        raise ModelError(f"{name_of(model)} cannot be extended: PEFT's {kind} puts {reason}")
     text = config.get_text_config()
     parameters = getattr(text, "rope_parameters", None) or {}
     if any("mrope_section" in p for p in [parameters, *parameters.values()] if isinstance(p, dict)):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from ropewalk.attention import BACKENDS
 from ropewalk.attention.base import passed_over
 from ropewalk.attention.rotated import reaches, unsupported
+from ropewalk.models.late_norms import REASON
 from ropewalk.models.seam import device_of, name_of
 from ropewalk.plan import Plan
 
@@ -39,10 +40,11 @@ def describe(extension: "Extension") -> str:
             here = {"device": device_of(extension.model), "dtype": extension.model.dtype}
             for reason, names in passed_over(extension.plan, **here).items():
                 lines.append(f"    not {', '.join(names)}: {reason}")
-        if any(layer.norms is not None for layer in extension.census.layers):
+        late = any(layer.norms is not None for layer in extension.census.layers)
+        if late:
             lines.append("  queries and keys are normalised after their rotation: attention is dense, in plain torch")
         if not spec.bidirectional:
-            lines.append(f"  {cache_of(extension.plan, extension.backend)}")
+            lines.append(f"  {cache_of(extension.plan, extension.backend, REASON if late else None)}")
         if extension.left_plain:
             lines.append(f"  caches that hold un-rotated keys so far: {'; '.join(extension.left_plain)}")
     if kinds["sliding"]:
@@ -59,9 +61,9 @@ def describe(extension: "Extension") -> str:
     return "\n".join(lines)
 
 
-def cache_of(plan: Plan, backend: str) -> str:
-    """Which keys a cache holds under a plan."""
-    reason = unsupported(plan)
+def cache_of(plan: Plan, backend: str, reason: str | None = None) -> str:
+    """Which keys a cache holds under a plan; un-rotated ones where there is a reason for them."""
+    reason = reason or unsupported(plan)
     if BACKENDS.get(backend).tables is None:
         reason = f"backend {backend} takes no others"
     if reason is not None:

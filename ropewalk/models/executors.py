@@ -45,7 +45,7 @@ class Banded:
         self.backend = backend
         self.left_plain: dict[str, None] = {}
         self._tables = Tables()
-        self._cuts: list[tuple[Tensor, int, list[Sequence]]] = []
+        self._cuts: list[tuple[Tensor, int, tuple[list[Sequence], int | None]]] = []
         self._latest: weakref.ref[RotatedKeys] | None = None
 
     def prepare(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -62,11 +62,12 @@ class Banded:
         here = self.census.layers[layer]
         batch, heads, new, _ = query.shape
         groups: list[Group] = []
-        for sequence in self._sequences(mask, new, call.position_ids):
+        cut, window = self._sequences(mask, new, call.position_ids)
+        for sequence in cut:
             rows = range(batch) if sequence.rows is None else sequence.rows.tolist()
             if here.kind == "full":
                 refuse_beyond(self.limits(batch), rows, sequence.length)
-            plans = self._plans(here, layer, rows, batch, window_of(mask))
+            plans = self._plans(here, layer, rows, batch, window)
             groups += [(sequence, plan, spec, these) for plan, spec, these in plans]
         key, rotated = self._cached(layer, key, value, new, groups)
         if rotated is None and query.dtype != value.dtype:  # autocast, whose own attention computes in the lower one
@@ -204,15 +205,15 @@ class Banded:
             return f"backend {backend.name} takes un-rotated keys"
         return unsupported(plan)
 
-    def _sequences(self, mask: Tensor, new: int, position_ids: Tensor | None) -> list[Sequence]:
-        """All layers of a kind share one mask in a forward, so that it is cut once; a model has two kinds at most."""
+    def _sequences(self, mask: Tensor, new: int, position_ids: Tensor | None) -> tuple[list[Sequence], int | None]:
+        """The sequences of a mask and its window, read once for all layers of a kind; a model has two kinds at most."""
         for known, queries, cut in self._cuts:
             if known is mask and queries == new:
                 return cut
         if new == mask.shape[-1] and sees_ahead(mask) != self.census.spec.bidirectional:
             now, then = ("see later ones", "did not") if sees_ahead(mask) else ("do not see later ones", "did")
             raise ModelError(f"tokens {now} and {then} when the model was extended; remove() and extend it again")
-        cut = sequences(mask, new, position_ids)
+        cut = sequences(mask, new, position_ids), window_of(mask)
         self._cuts = [*self._cuts[-1:], (mask, new, cut)]
         return cut
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -133,8 +134,21 @@ def require_plan(folder: Path, found: Plan) -> None:
 
 
 def config_of(own: dict[str, Any]) -> PretrainedConfig:
-    """The model's own configuration that a full folder keeps in its manifest."""
-    return CONFIG_MAPPING[own["model_type"]].from_dict(own)
+    """The model's own configuration that a full folder keeps in its manifest.
+
+    Raises:
+        ProfileError: this transformers has no such model, or its configuration is malformed.
+    """
+    try:
+        return CONFIG_MAPPING[own["model_type"]].from_dict(own)
+    except KeyError as error:
+        raise ProfileError(
+            f"the saved model is of type {own['model_type']!r}, which the installed transformers does not know; "
+            "upgrade it"
+        ) from error
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ProfileError(f"the saved model's configuration is malformed ({reason}); save it again") from error
 
 
 def sha256(file: Path) -> str:

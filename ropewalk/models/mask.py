@@ -170,6 +170,7 @@ def sequences(mask: Tensor, queries: int, position_ids: Tensor | None) -> list[S
     whole = bool((number >= 0).all()) and not bool(segment.any())
     if whole and (stop == 1 or bool((positions.diff(dim=-1) == 1).all())):
         return [Sequence(None, slice(0, stop), slice(0, queries))]
+    number, segment, positions = number.cpu(), segment.cpu(), positions.cpu()  # each row is looked at several times
     shapes: dict[tuple[int, int, tuple[int, ...]], list[int]] = {}
     for row in range(number.shape[0]):
         visible = (number[row] >= 0).nonzero().flatten()
@@ -183,7 +184,7 @@ def sequences(mask: Tensor, queries: int, position_ids: Tensor | None) -> list[S
                 shapes.setdefault((first, last, steps), []).append(row)
     result = []
     for (first, last, steps), rows in shapes.items():
-        these = None if len(rows) == number.shape[0] else torch.tensor(rows, device=mask.device)
+        these = None if len(rows) == number.shape[0] else torch.tensor(rows)
         gaps = torch.tensor(steps, device=mask.device) if steps else None
         result.append(Sequence(these, slice(first, last), slice(max(first, offset) - offset, last - offset), gaps))
     return result

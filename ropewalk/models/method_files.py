@@ -19,6 +19,9 @@ def pack(method: Method, folder: Path, arrays: dict[str, np.ndarray]) -> str:
     Args:
         method: every field filled.
         arrays: gets what the text cannot hold (a key-dimension mask), under "dpe.mask".
+
+    Raises:
+        ProfileError: a file that the method names is no longer there.
     """
     packed = []
     for part in _parts(method):
@@ -28,6 +31,8 @@ def pack(method: Method, folder: Path, arrays: dict[str, np.ndarray]) -> str:
             if isinstance(value, Path) and is_shipped(value):
                 continue  # it comes with ropewalk on the other machine too
             if isinstance(value, Path):
+                if not value.exists():
+                    raise ProfileError(f"{str(value)!r} of {part.name} is gone; put it back, or extend the model again")
                 changes[field.name] = Path(f"{part.name}-{field.name}{value.suffix}")
                 for suffix in {value.suffix, ".safetensors"}:  # a profile keeps its arrays beside it
                     if value.with_suffix(suffix).exists():

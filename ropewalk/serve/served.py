@@ -129,7 +129,7 @@ def _saved(folder: Path, config: PretrainedConfig) -> tuple[Method, int, RotaryS
     arrays = safetensors.numpy.load_file(folder / ARRAYS) if ARRAYS in saved.files else {}
     saved.require_shape(config, str(config.name_or_path))
     spec = spec_from_config(config, pretrained=saved.pretrained_length)
-    saved.require_rotary(replace(spec, layout=saved.rotary["layout"]), str(config.name_or_path))
+    saved.require_rotary(replace(spec, layout=saved.rotary.get("layout", spec.layout)), str(config.name_or_path))
     return unpack(saved.method, folder, arrays), saved.target_length, spec
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ropewalk.errors import MethodError
 from ropewalk.methods import CLEX, LongRoPE
-from ropewalk.models.export.rope import longrope_factors
+from ropewalk.models.export.rope import longrope, longrope_factors
 from ropewalk.rotary import RotarySpec
 
 SAMPLES = 9  # lengths of a bucket at which its one table is compared with theirs
@@ -40,16 +40,8 @@ class Discretised:
 
     def save(self, path: str | Path, spec: RotarySpec) -> None:
         """Write what `longrope:file=PATH` reads, and the rope parameters that engines read."""
-        factors = list(self.factors)
-        parameters = {
-            "rope_type": "longrope",
-            "rope_theta": spec.base,
-            "factor": max(1.0, self.length / spec.pretrained_length),
-            "original_max_position_embeddings": spec.pretrained_length,
-            "attention_factor": 1.0,
-            "short_factor": factors,
-            "long_factor": factors,
-        }
+        parameters = longrope(list(self.factors), 1.0, self.length / spec.pretrained_length)
+        parameters |= {"rope_theta": spec.base, "original_max_position_embeddings": spec.pretrained_length}
         found = {"length": self.length, "shortest": self.shortest, "rounding": self.rounding, "within": self.within}
         Path(path).write_text(json.dumps(parameters | {"discretised": found}, indent=1) + "\n")
 

@@ -54,6 +54,10 @@ class Sampler(ABC):
             TrainingError: a document that is too short, or a sequence longer than the sampler's range.
         """
 
+    def spreads(self, length: int) -> bool:
+        """Whether its range leaves room to do what it is for with sequences of this length."""
+        return True
+
 
 SAMPLERS: Registry[type[Sampler]] = Registry("position sampler", TrainingError)
 

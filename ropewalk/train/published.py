@@ -69,7 +69,7 @@ def read_published(folder: str | Path, spec: RotarySpec, *, activation: str | No
 def _weights(folder: Path) -> dict[str, Tensor]:
     """The two matrices, float32, by the end of their names."""
     found: dict[str, Tensor] = {}
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
         try:
             found |= dict(_matching(file))
         except (OSError, RuntimeError, SafetensorError, UnpicklingError) as error:

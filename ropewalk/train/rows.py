@@ -4,7 +4,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,7 @@ class RowTables(ABC):
             )
         path, self._layer_type = census.rotary
         self._rotary: nn.Module = seam.rotaries[path]
+        self._seam, self._path = seam, path
         columns = census.columns[census.rotary]
         self._pairs = torch.tensor(columns.pairs)
         self.spec = census.spec
@@ -78,17 +79,16 @@ class RowTables(ABC):
         finally:
             self.__enter__()
 
-    def _forward(
-        self, x: Tensor, position_ids: Tensor, asked: str | None = None, **named: str
-    ) -> tuple[Tensor, Tensor]:
+    def _forward(self, x: Tensor, position_ids: Tensor, asked: str | None = None, **named: str) -> Any:
         asked = named.get("layer_type", asked)
         if asked != self._layer_type:
             assert self._override is not None
-            rotated: tuple[Tensor, Tensor] = self._override.original(x, position_ids, asked)
-            return rotated
+            return self._override.original(x, position_ids, asked)
         if self.time is None or len(self.time) != x.shape[0]:
             raise TrainingError(
                 f"a batch of {x.shape[0]} rows came without their length factors; set `time` before the forward"
             )
         theta, scaling = self.tables(self.time)
-        return turned(x, position_ids, theta, scaling, self._pairs)
+        if self._seam.rotates_by_complex(self._path):
+            x = x.new_empty(0, dtype=torch.float32)  # complex numbers are of two of these
+        return self._seam.as_stock(self._path, *turned(x, position_ids, theta, scaling, self._pairs))

@@ -82,7 +82,7 @@ def train(
     """
     folder = Path(folder)
     require_accelerate()
-    _require(model, method, documents, settings)
+    _require(model, method, sampler, documents, settings)
     given = arguments(settings, folder)
     settings = replace(settings, data_sha256=_sha256(documents), processes=given.world_size)
     count = settings.count * given.world_size
@@ -147,8 +147,15 @@ def train(
     return Result(folder, text, losses(trainer))
 
 
-def _require(model: PreTrainedModel, method: Method, documents: Sequence[np.ndarray], settings: Settings) -> None:
+def _require(
+    model: PreTrainedModel, method: Method, sampler: Sampler, documents: Sequence[np.ndarray], settings: Settings
+) -> None:
     """Refuse what cannot be trained before anything is written."""
+    if not sampler.spreads(settings.length):
+        raise TrainingError(
+            f"{sampler}: sequences of {settings.length} tokens would see no position of a longer text; give a larger "
+            "target length"
+        )
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         raise TrainingError(
             "gradient checkpointing is on, and its reentrant kind cannot go through a trained table; switch it off and "
@@ -166,7 +173,7 @@ def _sha256(documents: Sequence[np.ndarray]) -> str:
     digest = hashlib.sha256()
     for one in documents:
         digest.update(f"\n{one.dtype}{one.shape}\n".encode())
-        digest.update(np.ascontiguousarray(one))
+        digest.update(np.ascontiguousarray(one).data)
     return digest.hexdigest()
 
 

@@ -63,8 +63,13 @@ def stopped(args: TrainingArguments, state: TrainerState, reason: str) -> Traini
 
 
 def arguments(settings: RunSettings, folder: Path) -> TrainingArguments:
-    """Trainer's arguments for a run in a folder."""
-    return TrainingArguments(
+    """Trainer's arguments for a run in a folder.
+
+    Raises:
+        TrainingError: several GPUs in one process, where Trainer would give each the batch of a process: more rows a
+            step than were drawn.
+    """
+    found = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         max_steps=settings.steps,
         per_device_train_batch_size=settings.batch,
@@ -82,6 +87,12 @@ def arguments(settings: RunSettings, folder: Path) -> TrainingArguments:
         report_to="none",
         disable_tqdm=True,
     )
+    if found.n_gpu > 1:
+        raise TrainingError(
+            f"this process sees {found.n_gpu} GPUs; start one for each (torchrun --nproc-per-node {found.n_gpu} -m "
+            "ropewalk train ...), or show it one (CUDA_VISIBLE_DEVICES=0)"
+        )
+    return found
 
 
 def losses(trainer: Trainer) -> dict[int, float]:

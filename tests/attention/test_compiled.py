@@ -10,7 +10,7 @@ from ropewalk.attention import BACKENDS, Inputs
 from ropewalk.attention.rotated import RotatedKeys
 from ropewalk.grid import Grid
 from ropewalk.methods import DPE, parse
-from ropewalk.plan import Band, Plan, Region
+from ropewalk.plan import Band, Plan, PositionMap, Region
 from ropewalk.rotary import RotarySpec
 from tests.contract.cases import make_spec
 from tests.contract.test_backends import cast, like, make_inputs
@@ -92,6 +92,15 @@ def test_masks_per_head_are_the_reference(new, num_kv_heads) -> None:
     plan = DPE(window=130, scales=(3.0, 1.0, 7.5, 9.0), mask=Grid(mask)).plan(spec, 1024)
     for dtype in (torch.float32, torch.bfloat16):
         assert_is_reference(last(cast(make_inputs(spec, total=LONG, new=LONG), dtype), new), plan, spec, layer=1)
+
+
+@pytest.mark.parametrize("new", [100, 1])
+def test_heads_of_one_scale_for_all_pairs_are_the_reference(new) -> None:
+    spec = model(head_dim=64)
+    scale = Grid([[2.0], [5.0], [2.0], [5.0]])
+    far = Band(Region(7, None), PositionMap(scale, Grid(7.0), floor=True), PositionMap(scale, floor=True))
+    inputs = cast(make_inputs(spec, total=300, new=new), torch.float32)
+    assert_is_reference(inputs, Plan((Band(Region(0, 7)), far), spec.table), spec)
 
 
 def test_more_than_two_maps_per_pair_are_refused() -> None:

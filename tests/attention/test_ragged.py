@@ -181,6 +181,23 @@ def test_a_step_of_decoding_copies_no_long_memory(monkeypatch) -> None:
     assert all(x.data_ptr() == room[i].data_ptr() for pair in seen for i, x in enumerate(pair))
 
 
+def test_places_are_exact_beside_a_row_without_queries() -> None:
+    """Beyond 2^24 not every whole number is one of single precision."""
+    gap = 2**24 + 1
+    call = call_of(Region(), ((0, gap), (0, 0)), 1, gap, 3, gap, CPU, gap)
+    assert call.starts_k.tolist() == [0, gap, 2 * gap, 6 * gap]
+    assert call.used_k.tolist() == [gap] * 3 and call.longest_k == gap
+
+
+def test_signatures_are_read_once(monkeypatch) -> None:
+    read, backend = [], Ragged("varlen", EmulatedVarlen(TorchModule()))
+    signature = inspect.signature
+    monkeypatch.setattr(inspect, "signature", lambda x: read.append(x) or signature(x))
+    for _ in range(3):
+        assert backend.unsupported(plan_of("dpe"), device=CPU, dtype=torch.float32, grad=True) is None
+    assert len(read) == 2  # forward and backward
+
+
 def test_one_step_needs_one_call_for_all_layers() -> None:
     call_of.cache_clear()
     inputs = cast(make_inputs(SPEC, total=TOTAL, new=1), torch.float32)

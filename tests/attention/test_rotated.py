@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ropewalk import rotary
 from ropewalk.attention import rotated
 from ropewalk.attention.rotated import Buffer, RotatedKeys, reaches, unsupported
 from ropewalk.attention.tables import Tables
@@ -67,6 +68,19 @@ def little_room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     if "memory" not in request.node.name:
         monkeypatch.setattr(rotated, "SPARE", 5)
         monkeypatch.setattr(rotated, "ROOM", 3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_that_begin_apart_are_turned_at_once(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    origins = [0, 3, 11, 25, 40]
+    keys, new = random_keys(5, 41), random_keys(5, 2, seed=1)
+    held = hold(keys, method, origins)
+    turns: list[int] = []
+    turn = rotary._rotate
+    monkeypatch.setattr(rotary, "_rotate", lambda x, *rest: (turns.append(1), turn(x, *rest))[1])
+    held.append(new)
+    assert len(turns) == len(reaches(held.plan))
+    assert_rotated(held, torch.cat((keys, new), 2))
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from ropewalk.attention import tables
@@ -41,6 +42,18 @@ def test_tables_of_different_maps_frequencies_and_layers_are_not_mixed_up() -> N
                     ours = kept.get(to, plan, 0, range(5, 30), CPU)
                     fresh = Tables().get(to, plan, 0, torch.arange(5, 30), CPU)
                     assert all(torch.equal(a, b) for a, b in zip(ours, fresh, strict=True))
+
+
+@pytest.mark.parametrize("largest", [2**26, 0])
+@pytest.mark.parametrize("method", ["self-extend:group=4", "yarn:factor=2"])
+def test_rows_have_the_angles_of_their_own_positions(monkeypatch, method, largest) -> None:
+    monkeypatch.setattr(tables, "LARGEST", largest)
+    plan = parse(method).plan(SPEC, 256)
+    to, positions = plan.bands[-1].key, torch.tensor([[7, 8, 9], [0, 0, 1]])
+    found = Tables().of_rows(to, plan, 0, positions, 10)
+    for row, own in enumerate(positions):
+        fresh = Tables().get(to, plan, 0, own, CPU)
+        assert all(torch.equal(a[row], b) for a, b in zip(found, fresh, strict=True))
 
 
 def test_no_more_tables_are_kept_than_allowed(monkeypatch) -> None:

@@ -20,8 +20,14 @@ def test_two_maps_and_a_mask_are_the_map(layers, floor) -> None:
     both, positions = variants(to), torch.arange(40)
     assert both is not None and not both.first.per_head and not both.second.per_head
     for layer in range(layers):
-        chosen = torch.where(both.mask(layer)[:, None, :], both.second(positions), both.first(positions))
+        chosen = torch.where(both.mask(layer, 8)[:, None, :], both.second(positions), both.first(positions))
         assert torch.equal(chosen, to(positions, layer))
+
+
+def test_a_mask_has_all_pairs_where_heads_have_one_scale_for_them() -> None:
+    both = variants(PositionMap(Grid([[2.0], [5.0]])))
+    assert both is not None
+    assert torch.equal(both.mask(0, 3), torch.tensor([[False] * 3, [True] * 3]))
 
 
 @pytest.mark.parametrize("field", ["scale", "offset"])

@@ -36,6 +36,11 @@ def test_another_engine_is_refused(call: Call, tiny_model) -> None:
     assert code == 2 and "--engine transformers or --engine vllm" in err
 
 
+def test_a_length_beyond_the_method_is_refused(call: Call, tiny_model) -> None:
+    code, _, err = call("estimate", tiny_model, "--length", "1m", "--method", "clex:max_factor=2")
+    assert code == 2 and "reaches 128 tokens" in err and "give a larger max_factor" in err
+
+
 def test_heads_that_do_not_divide_are_refused(call: Call, tiny_model) -> None:
     code, _, err = call("estimate", tiny_model, "--length", 4096, "--gpus", 3)
     assert code == 2 and "do not divide among 3 devices" in err

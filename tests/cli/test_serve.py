@@ -59,6 +59,15 @@ def test_a_saved_extension_is_served_with_its_base(call: Call, tiny_model, tmp_p
     assert json.loads(words[words.index("--hf-overrides") + 1])["ropewalk"] == {"folder": str(tmp_path / "saved")}
 
 
+def test_what_a_saved_extension_brings_is_not_given_again(call: Call, tiny_model, tmp_path) -> None:
+    model, _ = load_model(str(tiny_model))
+    with ropewalk.extend(model, "dpe", target_length=TARGET) as extension:
+        ropewalk.save(extension, tmp_path / "saved")
+    for given in (("--method", "dpe"), ("--pretrained-length", 32)):
+        code, _, err = call("serve", tmp_path / "saved", "--port", free_port(), *given)
+        assert code == 2 and "brings its method and trained window" in err
+
+
 def test_a_full_folder_is_served_as_the_model_that_it_was(call: Call, tiny_model, tmp_path) -> None:
     model, tokenizer = load_model(str(tiny_model))
     folder, own = tmp_path / "full", json.loads((tiny_model / "config.json").read_text())

@@ -232,6 +232,31 @@ def test_a_long_text_at_the_real_block_size_is_that_of_the_reference(backend) ->
         assert_near(left, right, backend, torch.float32)
 
 
+def test_gradients_of_sinks_alone_are_those_of_the_reference() -> None:
+    """Queries, keys and values are constants, as in the first layer of a model whose sinks alone are trained."""
+    spec = make_spec()
+    plan = SelfExtend(group=4, window=5).plan(spec, 256)
+    inputs = cast(make_inputs(spec, total=29, new=29, sinks=torch.zeros(4, requires_grad=True)), torch.float32)
+    here = {"device": torch.device("cpu"), "dtype": torch.float32, "grad": inputs.needs_grad}
+    ours, theirs = (
+        torch.autograd.grad(choose(name, plan, **here).attend(inputs, plan, spec, 0)[0].sum(), inputs.sinks)[0]
+        for name in ("auto", "reference")
+    )
+    assert_near(ours, theirs, "gradient", torch.float32)
+
+
+@pytest.mark.parametrize("softcap", [None, 50.0])
+def test_float16_products_beyond_its_range_are_the_reference(softcap) -> None:
+    """A query times its key is 80,000 before it is scaled; blockwise has no fused kernel for gaps or soft caps."""
+    spec = make_spec(head_dim=128)
+    inputs = make_inputs(spec, total=9, new=9, positions=torch.arange(9) * 2, softcap=softcap)
+    large = inputs.query.sign() * 25
+    inputs = cast(like(inputs, query=large, key=large[:, :2]), torch.float16)
+    plan = SelfExtend(group=4, window=5).plan(spec, 256)
+    for left, right in zip(run("blockwise", inputs, plan, spec), run("reference", inputs, plan, spec), strict=True):
+        torch.testing.assert_close(left.double(), right.double(), rtol=2e-3, atol=2e-3)
+
+
 def test_unknown_backend_is_refused_with_the_known_names() -> None:
     plan = SelfExtend().plan(make_spec(), 256)
     with pytest.raises(BackendError, match=r"'blokwise'.*did you mean 'blockwise'.*reference"):

@@ -217,5 +217,10 @@ def test_network_that_runs_away_is_refused() -> None:
         method.plan(SPEC, 1000)
 
 
+def test_model_with_pairs_that_do_not_turn_is_refused() -> None:
+    with pytest.raises(MethodError, match="pairs of this model do not turn"):
+        CLEX().resolve(replace(SPEC, inv_freq=(*SPEC.inv_freq[:-1], 0.0)), 256)
+
+
 def test_fingerprint_is_that_of_the_model(path) -> None:
     assert Profile.load(path).fingerprint == Fingerprint.of(SPEC)

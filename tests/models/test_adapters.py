@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, PrefixTuningConfig, get_peft_model
+from peft import LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -150,5 +150,18 @@ def test_extension_outlives_the_adapter(merged: PreTrainedModel, method: str, me
 def test_learned_prefix_of_keys_is_refused() -> None:
     """Its keys were learned as rotated ones; no position method can say where they stand."""
     model = get_peft_model(build("llama"), PrefixTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM")).eval()
-    with pytest.raises(ModelError, match="llama cannot be extended: the identity self-test"):
+    with pytest.raises(ModelError, match=r"llama cannot be extended: PEFT's PREFIX_TUNING puts learned keys before"):
         ropewalk.extend(model, METHODS["dpe"], target_length=TARGET)
+
+
+def test_learned_prompt_is_refused_around_the_model_and_read_by_the_extended_model_in_it(method: str) -> None:
+    """Its virtual tokens are tokens as others are: the extended model sees them first."""
+    model = get_peft_model(build("llama"), PromptTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM")).eval()
+    with pytest.raises(ModelError, match=r"PROMPT_TUNING puts virtual tokens .*: model\.get_base_model\(\)"):
+        ropewalk.extend(model, method, target_length=TARGET)
+    (ids,) = texts(97)
+    inner = model.get_base_model()
+    with ropewalk.extend(inner, method, target_length=TARGET), torch.no_grad():
+        found = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        embedded = torch.cat([model.get_prompt(1), inner.get_input_embeddings()(ids)], 1)
+        assert_equal(found, inner(inputs_embeds=embedded).logits)

@@ -11,29 +11,19 @@ from transformers import DynamicCache, PreTrainedModel, QuantizedCache
 
 import ropewalk
 import ropewalk.rotary
-from ropewalk.attention import rotated
+from ropewalk.attention import BACKENDS
 from ropewalk.models.cache import RotatedLayer
 from tests.architectures import WORKS, build
 from tests.models.batches import COMBINED, POSITION_METHODS, TARGET, texts, whole
 from tests.models.twin_caches import Twins
+
+pytestmark = pytest.mark.usefixtures("little_room")
 
 METHODS = POSITION_METHODS | {name: COMBINED[name] for name in ("dpe+yarn", "rerope+pi")}
 CLOSE = {"rtol": 0.0, "atol": 1e-4}  # logits of size 3 to 10, float32
 # partial and interleaved rotary, a stock YaRN scaling, soft caps, sinks, layers that slide or do not rotate
 FAMILIES = ("gpt_neox", "glm", "llama-yarn", "gemma2", "gpt_oss", "smollm3")
 TWO_MAPS = ("self-extend", "dpe", "rerope", "leaky-rerope")
-
-
-@pytest.fixture(scope="module")
-def llama() -> PreTrainedModel:
-    return build("llama")
-
-
-@pytest.fixture(autouse=True)
-def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short texts meet what long ones meet: buffers that move, crops beyond what was spared."""
-    monkeypatch.setattr(rotated, "SPARE", 3)
-    monkeypatch.setattr(rotated, "ROOM", 2)
 
 
 @pytest.fixture(params=METHODS)
@@ -88,6 +78,33 @@ def test_reordered_repeated_and_selected_rows_with_padding(extended: PreTrainedM
     twins.select(torch.tensor([False, True]))
     assert_equal(twins.step(1))
     assert twins.rotated
+
+
+@pytest.mark.parametrize("backend", ["blockwise", "compiled"])
+def test_padded_rows_are_read_where_they_lie(
+    llama: PreTrainedModel, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backend that takes such rows one by one is given views of the cache: a step copies nothing of it."""
+    with ropewalk.extend(llama, METHODS["dpe"], target_length=TARGET, backend="auto", verify=False) as extension:
+        if backend != "blockwise" and extension.backend != backend:
+            pytest.skip(f"{backend} cannot run here")
+        extension._seam.executor.backend = backend
+        twins = Twins(llama, 3)
+        twins.step(40, (0, 11, 27))
+        twins.step(1)
+        seen: list[Any] = []
+        attend = BACKENDS.get(backend).attend
+        monkeypatch.setattr(BACKENDS.get(backend), "attend", lambda *given: seen.append(given[0]) or attend(*given))
+        twins.step(1)
+        lies = {
+            x.untyped_storage().data_ptr()
+            for layer in twins.ours.layers
+            for x in (layer.held_values, *layer.rotated.part(slice(None), slice(0, layer.rotated.length)).values())
+        }
+    ours = [given for given in seen if given.rotated is not None]
+    assert len(ours) == 3 * len(twins.ours.layers)
+    for given in ours:
+        assert all(x.untyped_storage().data_ptr() in lies for x in (given.value, *given.rotated.values()))
 
 
 def test_row_whose_first_piece_is_padding(extended: PreTrainedModel) -> None:

@@ -18,11 +18,6 @@ METHODS = {name: POSITION_METHODS[name] for name in ("self-extend", "dpe", "stri
 SMALL = ContinuousBatchingConfig(block_size=16, num_blocks=24, max_batch_tokens=64, allow_block_sharing=True)
 
 
-@pytest.fixture(scope="module")
-def llama() -> PreTrainedModel:
-    return build("llama")
-
-
 def greedy() -> GenerationConfig:
     return GenerationConfig(max_new_tokens=NEW, do_sample=False, eos_token_id=-1, pad_token_id=0)
 

@@ -24,11 +24,6 @@ GREEDY: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def llama() -> PreTrainedModel:
-    return build("llama")
-
-
-@pytest.fixture(scope="module")
 def drafter() -> PreTrainedModel:
     """Another model that guesses tokens: the same family, one layer."""
     return build("llama", num_hidden_layers=1)

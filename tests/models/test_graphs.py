@@ -21,11 +21,6 @@ METHODS = {name: POSITION_METHODS[name] for name in ("dpe", "dca")} | {
 GREEDY: dict[str, Any] = {"max_new_tokens": 7, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
 
 
-@pytest.fixture(scope="module")
-def llama() -> PreTrainedModel:
-    return build("llama")
-
-
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
     torch._dynamo.reset()

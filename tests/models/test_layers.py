@@ -6,6 +6,7 @@ from transformers import BertConfig, BertModel, PreTrainedModel
 
 import ropewalk
 from ropewalk.errors import MethodError, ModelError
+from ropewalk.models import executors
 from ropewalk.models.huggingface import read_spec
 from tests.architectures import PRETRAINED_LENGTH, WORKS, build
 from tests.models.batches import LENGTH, POSITION_METHODS, TARGET, texts, whole
@@ -39,6 +40,17 @@ def test_short_texts_are_those_of_the_stock_model(family: str, method: str) -> N
     assert agree_up_to(model, method, length) < 2e-5
     if method != "none":  # beyond that length it does change something
         assert agree_up_to(model, method, length + 23) > 1e-3
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_masks_are_read_once_for_all_layers_of_a_kind(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU the host waits wherever it reads: a step with one wait in each layer is as slow as all of them."""
+    model, read = WORKS[family](), []
+    window_of = executors.window_of
+    monkeypatch.setattr(executors, "window_of", lambda mask: read.append(mask) or window_of(mask))
+    with ropewalk.extend(model, POSITION_METHODS["dpe"], target_length=TARGET, verify=False) as extension:
+        whole(model, *texts(40))
+        assert len(read) == len(set(extension.spec.layer_kinds)) < extension.spec.num_layers
 
 
 @pytest.mark.parametrize("family", MIXED)

@@ -46,6 +46,15 @@ def test_file_of_a_method_is_copied_and_found_where_the_folder_is(tmp_path) -> N
     assert again.plan(SPEC, TARGET) == plan
 
 
+def test_file_that_is_gone_is_refused(tmp_path) -> None:
+    given = tmp_path / "factors.json"
+    given.write_text(json.dumps({"long_factor": [2.0] * SPEC.pairs}))
+    method = parse(f"longrope:file={given}").resolve(SPEC, TARGET)
+    given.unlink()
+    with pytest.raises(ProfileError, match=r"factors\.json' of longrope is gone"):
+        pack(method, tmp_path, {})
+
+
 @pytest.mark.parametrize("path", ["/etc/passwd", "../profile.json", "deep/profile.json"])
 def test_path_out_of_the_folder_is_refused(tmp_path, path) -> None:
     with pytest.raises(ProfileError, match="not a file of the sidecar"):

@@ -157,6 +157,7 @@ def test_keys_under_late_norms_stay_unrotated_and_are_named() -> None:
     rows = texts(71, 52)
     ids, mask = padded(rows, "left")
     with ropewalk.extend(model, DPE, target_length=TARGET, verify=False) as extension:
+        assert "cache: un-rotated keys, rotated anew at every step" in extension.describe()
         found = model.generate(ids, attention_mask=mask, **GREEDY)[:, 71:]
         for got, row in zip(found, rows, strict=True):
             assert torch.equal(got, recomputed(model, row))

@@ -25,11 +25,6 @@ OTHER_FAMILIES = (
 DEPENDENT = ("dynamic-ntk", "longrope", "clex", "self-extend+dynamic-ntk", "dca+longrope")
 
 
-@pytest.fixture(scope="module")
-def llama() -> PreTrainedModel:
-    return build("llama")
-
-
 @pytest.fixture(scope="module", params=OTHER_FAMILIES)
 def other(request: pytest.FixtureRequest) -> Iterator[PreTrainedModel]:
     yield WORKS[request.param]()

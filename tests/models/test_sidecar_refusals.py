@@ -64,6 +64,23 @@ def test_folder_that_was_changed_is_refused(base, tmp_path, name) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
+        ({"model_type": "llama9"}, "of type 'llama9', which the installed transformers does not know; upgrade"),
+        ({"hidden_size": "wide"}, "the saved model's configuration is malformed"),
+    ],
+)
+def test_full_folder_whose_configuration_cannot_be_read_is_refused(base, tmp_path, change, reason) -> None:
+    model, tokenizer = load_model(str(base))
+    with ropewalk.extend(model, "dpe", target_length=TARGET) as extension:
+        ropewalk.save(extension, tmp_path / "saved", full=True, tokenizer=tokenizer)
+    own = json.loads((tmp_path / "saved" / "ropewalk_config.json").read_text())["base_config"]
+    edit(tmp_path / "saved", base_config=own | change)
+    with pytest.raises(ProfileError, match=reason):
+        ropewalk.from_pretrained(tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
         ({"num_hidden_layers": 3}, "num_hidden_layers 2 against 3"),
         ({"num_key_value_heads": 4}, "num_key_value_heads 2 against 4"),
         ({"rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}}, "base 10000.0 against 5000.0"),

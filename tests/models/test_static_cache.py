@@ -12,23 +12,14 @@ import ropewalk
 import ropewalk.rotary
 from ropewalk.attention import rotated
 from ropewalk.models.static_cache import RotatedStaticLayer
-from tests.architectures import WORKS, build
+from tests.architectures import WORKS
 from tests.models.batches import POSITION_METHODS, TARGET, texts, whole
 from tests.models.test_cache import CLOSE, assert_equal
 from tests.models.twin_caches import Twins
 
+pytestmark = pytest.mark.usefixtures("little_room")
+
 METHODS = ("self-extend", "dpe", "string", "dca")
-
-
-@pytest.fixture(scope="module")
-def llama() -> PreTrainedModel:
-    return build("llama")
-
-
-@pytest.fixture(autouse=True)
-def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rotated, "SPARE", 3)
-    monkeypatch.setattr(rotated, "ROOM", 2)
 
 
 @pytest.fixture(params=METHODS)

@@ -78,6 +78,16 @@ def test_devices_share_heads_and_an_odd_number_is_refused() -> None:
         need(config, 64, dtype=torch.float32, devices=3)
 
 
+def test_key_heads_are_copied_where_there_are_more_devices() -> None:
+    config = WORKS["llama"]().config
+    one, four = (need(config, 64, dtype=torch.float32, devices=devices) for devices in (1, 4))
+    assert (config.num_attention_heads, config.num_key_value_heads) == (4, 2)
+    assert four.cache == 2 * one.cache and "each key head on 2 of them" in four.layout
+    config.num_attention_heads, config.num_key_value_heads = 12, 4
+    with pytest.raises(ModelError, match="12 query and 4 key heads do not divide among 6 devices; take 1, 2, 4, 12"):
+        need(config, 64, dtype=torch.float32, devices=6)
+
+
 def test_a_model_that_writes_no_text_is_refused() -> None:
     config = AutoConfig.for_model("nomic_bert")
     with pytest.raises(ModelError):

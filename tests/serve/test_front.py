@@ -5,9 +5,9 @@ import socket
 
 import pytest
 
-from ropewalk.errors import BackendError, RopewalkError
+from ropewalk.errors import BackendError, ProfileError, RopewalkError
 from ropewalk.serve import front
-from ropewalk.serve.front import Engine, command, overrides, require_engine, require_port
+from ropewalk.serve.front import Engine, command, overrides, require_engine, require_port, restored
 from ropewalk.serve.setting import Setting
 
 VLLM = Engine("vllm", "0.32.0")
@@ -47,6 +47,18 @@ def test_the_engine_is_told_the_setting_and_its_limit_is_lifted() -> None:
     assert overrides(None, 256) == {}
 
 
+def test_a_full_folder_is_restored_to_what_the_model_said(tmp_path) -> None:
+    file, own = tmp_path / "config.json", {"architectures": ["A"], "hidden_size": 3}
+    file.write_text(json.dumps(own | {"architectures": ["RopewalkA"], "rope_scaling": {}}))
+    assert restored(tmp_path, own) == {"architectures": ["A"]}
+    file.write_text(file.read_text()[:20])
+    with pytest.raises(ProfileError, match=r"cannot read .*config\.json.*save or fetch the folder again"):
+        restored(tmp_path, own)
+    file.unlink()
+    with pytest.raises(ProfileError, match=r"config\.json"):
+        restored(tmp_path, own)
+
+
 def test_the_command_is_the_engines_own(monkeypatch) -> None:
     monkeypatch.setattr(front.shutil, "which", lambda name: f"/bin/{name}")
     monkeypatch.setattr(front.sys, "executable", "/nowhere/python")
@@ -58,5 +70,9 @@ def test_the_command_is_the_engines_own(monkeypatch) -> None:
     assert words[9:11] == ["--max-model-len", "256"]
     assert json.loads(words[words.index("--hf-overrides") + 1]) == told
     assert words[-2:] == ["--seed", "1"] and "--dtype" not in words
-    plain = command(Engine("transformers", "5"), "model", host="h", port=9, told={}, options=options, rest=[])
-    assert plain == ["/bin/transformers", "serve", "model", "--host", "h", "--port", "9"]
+    plain = Engine("transformers", "5")
+    where = {"host": "h", "port": 9, "told": {}, "rest": []}
+    words = command(plain, "model", options={"dtype": None}, **where)
+    assert words == ["/bin/transformers", "serve", "model", "--host", "h", "--port", "9"]
+    with pytest.raises(BackendError, match=r"`transformers serve` is told no max-model-len: leave --target-length"):
+        command(plain, "model", options=options, **where)

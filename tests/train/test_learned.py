@@ -16,6 +16,7 @@ from tests.models.batches import padded, texts, whole
 LENGTH = 2 * PRETRAINED_LENGTH
 OPEN = CLEX(gate=math.inf)
 FAMILIES = ("llama", "qwen2", "mistral", "gpt_neox", "phi", "gemma")
+COMPLEX = ("llama4_text", "deepseek_v2")  # rotate by a product of complex numbers
 
 
 def moved(learned: Learned, size: float = 0.01) -> None:
@@ -27,7 +28,7 @@ def times(*values: float) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES + COMPLEX)
 def test_logits_in_training_are_those_of_the_method_at_inference(family) -> None:
     model = WORKS[family]() if family in WORKS else build(family)
     (ids,) = texts(LENGTH)

@@ -56,6 +56,14 @@ def test_published_network_equals_the_equation_of_the_authors(tmp_path, weights,
     assert parse(f"clex:profile={tmp_path / 'network.json'}").plan(SPEC, 500) == method.plan(SPEC, 500)
 
 
+def test_other_pickles_in_the_folder_are_left_alone(tmp_path, weights) -> None:
+    """Trainer leaves its arguments beside the weights, which torch does not load as data."""
+    config(tmp_path)
+    write(tmp_path, weights, "bin")
+    torch.save(np.random.default_rng, tmp_path / "training_args.bin")
+    assert read_published(tmp_path, SPEC).max_factor == 16
+
+
 def test_activation_that_the_configuration_does_not_say_has_to_be_given(tmp_path, weights) -> None:
     config(tmp_path, act=None)
     write(tmp_path, weights, "safetensors")

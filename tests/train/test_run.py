@@ -15,7 +15,7 @@ from ropewalk.errors import MethodError, TrainingError
 from ropewalk.methods import CLEX, parse
 from ropewalk.train.learned import Learned
 from ropewalk.train.run import _checkpointing, train
-from ropewalk.train.samplers import E2LLM, Clex, PoSE
+from ropewalk.train.samplers import E2LLM, Clex, PoSE, RandPos
 from ropewalk.train.settings import Settings
 from ropewalk.train.trainer import Clip, last_checkpoint
 from tests.architectures import PRETRAINED_LENGTH, VOCABULARY, build
@@ -220,6 +220,27 @@ def test_run_that_cannot_be_is_refused(tmp_path) -> None:
     with pytest.raises(TrainingError, match="self-extend counts whole positions"):
         train(model, parse("self-extend"), E2LLM(pretrained_length=PRETRAINED_LENGTH, max_scale=4), documents(),
               replace(SETTINGS, method="self-extend"), tmp_path / "other")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "sampler"),
+    [
+        ("pi:factor=4", PoSE(target_length=24)),
+        ("pi:factor=4", RandPos(target_length=24)),
+        ("none", E2LLM(pretrained_length=PRETRAINED_LENGTH, max_scale=1)),
+        (str(METHOD), Clex(pretrained_length=PRETRAINED_LENGTH, max_factor=1)),
+    ],
+    ids=["pose", "randpos", "e2-llm", "clex"],
+)
+def test_run_that_would_see_nothing_long_is_refused(tmp_path, method, sampler) -> None:
+    with pytest.raises(TrainingError, match=r"sequences of 24 tokens would see no position of a longer text"):
+        train(build("llama"), parse(method), sampler, documents(), SETTINGS, tmp_path / "out")
+
+
+def test_process_with_several_gpus_is_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(TrainingArguments, "n_gpu", 2)
+    with pytest.raises(TrainingError, match=r"sees 2 GPUs; start one for each \(torchrun --nproc-per-node 2"):
+        train(build("llama"), METHOD, SAMPLER, documents(), SETTINGS, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,8 @@ def spec_of(file: Path, pretrained_length: int | None = None) -> RotarySpec:
         field = reader.fields.get(f"{arch}.{name}")
         if field is None and default is None:
             raise ModelError(f"{file.name} says no {arch}.{name}; give a GGUF that llama.cpp's converter has written")
-        return default if field is None else field.contents()  # type: ignore[return-value]
+        value: Any = default if field is None else field.contents()
+        return float(max(value) if isinstance(value, list) else value)  # by layer (deci): the widest
 
     heads = int(read("attention.head_count"))
     head_dim = int(read("attention.key_length", read("embedding_length") // heads))

@@ -109,16 +109,22 @@ def _candidates(spec: RotarySpec, method: Method, bucket: Bucket, trained: int) 
         if isinstance(method, Yarn) and method.attention_factor is None:
             betas = {"beta_fast": method.beta_fast, "beta_slow": method.beta_slow}
             found.append(({"rope_type": "yarn", "factor": method.factor, **betas, **original}, bucket.length))
-    found.append((_longrope(spec, bucket) | original, bucket.length))
+    factors = longrope_factors(spec.base, theta)
+    stretch = max(1.0, bucket.length / spec.pretrained_length)
+    found.append((longrope(factors, bucket.table.attention_scaling, stretch) | original, bucket.length))
     return found
 
 
-def _longrope(spec: RotarySpec, bucket: Bucket) -> dict[str, Any]:
-    attention = bucket.table.attention_scaling
-    factors = longrope_factors(spec.base, bucket.table.theta().numpy())
+def longrope(factors: list[float], attention: float, stretch: float) -> dict[str, Any]:
+    """One table as a `longrope` entry: nothing is switched, and the attention factor has every name that is read.
+
+    Args:
+        attention: multiplies cos and sin.
+        stretch: longest text / trained window, from which engines would take an attention factor of their own.
+    """
     return {
         "rope_type": "longrope",
-        "factor": max(1.0, bucket.length / spec.pretrained_length),
+        "factor": stretch,
         "short_factor": factors,
         "long_factor": factors,
         "attention_factor": attention,

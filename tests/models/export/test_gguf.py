@@ -22,13 +22,14 @@ def rewritten(source: Path, file: Path, arch: str = "llama", add=None, tensors=N
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(file, arch)
     for name, field in reader.fields.items():
-        if not name.startswith("GGUF.") and name != "general.architecture":
+        own = name.replace("llama.", f"{arch}.")
+        if not name.startswith("GGUF.") and name != "general.architecture" and own not in (add or {}):
             within = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-            own = name.replace("llama.", f"{arch}.")
             writer.add_key_value(own, field.contents(), field.types[0], sub_type=within)
     for name, value in (add or {}).items():
-        kinds = {str: "STRING", float: "FLOAT32", int: "UINT32"}
-        writer.add_key_value(name, value, gguf.GGUFValueType[kinds[type(value)]])
+        kinds = {str: "STRING", float: "FLOAT32", int: "UINT32", list: "ARRAY"}
+        within = gguf.GGUFValueType.UINT32 if isinstance(value, list) else None
+        writer.add_key_value(name, value, gguf.GGUFValueType[kinds[type(value)]], sub_type=within)
     for tensor in reader.tensors:
         writer.add_tensor(tensor.name, tensor.data)
     for name, tensor in (tensors or {}).items():
@@ -221,6 +222,9 @@ def test_spec_is_what_the_metadata_says(llama, qwen, tmp_path) -> None:
     partial = rewritten(llama, tmp_path / "partial.gguf", add={"llama.rope.dimension_count": PAIRS})
     assert (spec_of(partial).head_dim, spec_of(partial).rotary_dim) == (2 * PAIRS, PAIRS)
     assert spec_of(llama, 64).pretrained_length == 64
+    by_layer = {"deci.attention.head_count": [4, 0], "deci.attention.head_count_kv": [2, 0]}
+    deci = spec_of(rewritten(llama, tmp_path / "deci.gguf", "deci", add=by_layer))
+    assert (deci.num_heads, deci.num_kv_heads, deci.pairs) == (4, 2, PAIRS)
 
 
 def test_broken_and_split_files_are_refused(llama, tmp_path) -> None:
