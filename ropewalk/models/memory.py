@@ -48,9 +48,10 @@ def reading(config: "PretrainedConfig", tokens: int, dtype: "torch.dtype", *, on
     three wide vectors of a gated MLP. Measured on layers of SmolLM2, bfloat16, with every block mapped: 14.5 kB a token
     against 14.1 here.
 
-    On a CPU, blocks below `MAPPED` stay with the process when they are freed. Over many layers, the cache's blocks
-    between them, hardly one is used again for another purpose: each of a layer's temporaries is counted once. Measured:
-    20 kB a token with 2 layers of SmolLM2, 41 with its 30, against 46 here.
+    On a CPU, blocks below `MAPPED` stay with the process when they are freed. A block of the cache lands in the hole of
+    a larger temporary, and what is left of the hole serves nothing: with every layer the heap grows by about one block
+    of keys more than is held, by two where hidden states are below `MAPPED`, too (glibc's mallinfo, layer by layer, at
+    8k, 16k and 32k; it varies from run to run by 4 blocks). Against the whole peak: docs/serving.md.
     """
     text = config.get_text_config()
     queries, keys, head_dim = _widths(config)
@@ -60,16 +61,8 @@ def reading(config: "PretrainedConfig", tokens: int, dtype: "torch.dtype", *, on
     alive = [(4, hidden * size), (2, head_dim * size), *max(attention, mlp, key=_bytes)]
     if not on_cpu:
         return tokens * _bytes(alive) + size * text.vocab_size
-    temporaries = [
-        (6, hidden * 4),  # two norms in float32: converted, squared, scaled
-        (8, hidden * size),  # their results, converted and weighted; what attention and MLP give, and two sums
-        (7, queries * size),  # projected, turned (two products, a half turned, a sum), attended, laid out
-        (6, keys * size),  # keys and values projected, keys turned
-        (4, wide * size),  # gate, its activation, up, the product
-    ]
-    kept = [(count, each) for count, each in temporaries if tokens * each < MAPPED]
-    mapped = [(count, each) for count, each in alive if tokens * each >= MAPPED]
-    return tokens * _bytes(kept + mapped) + size * text.vocab_size
+    holes = sum(tokens * width * size < MAPPED for width in (hidden, keys)) * text.num_hidden_layers * keys * size
+    return tokens * (_bytes(alive) + holes) + size * text.vocab_size
 
 
 def unloaded(config: "PretrainedConfig") -> "PreTrainedModel":

@@ -184,4 +184,7 @@ def _open(file: Path) -> gguf.GGUFReader:
 
 
 def _architecture(reader: gguf.GGUFReader) -> str:
-    return str(reader.fields[gguf.Keys.General.ARCHITECTURE].contents())
+    field = reader.fields.get(gguf.Keys.General.ARCHITECTURE)
+    if field is None:
+        raise ModelError(f"the GGUF says no {gguf.Keys.General.ARCHITECTURE}; give that of a language model")
+    return str(field.contents())

@@ -232,6 +232,10 @@ def test_broken_and_split_files_are_refused(llama, tmp_path) -> None:
     broken.write_bytes(llama.read_bytes()[:200])
     with pytest.raises(ModelError, match=r"cannot read .*broken\.gguf"):
         spec_of(broken)
+    nameless = tmp_path / "nameless.gguf"
+    nameless.write_bytes(llama.read_bytes().replace(b"general.architecture", b"general.architectura"))
+    with pytest.raises(ModelError, match=r"says no general\.architecture"):
+        spec_of(nameless)
     part = rewritten(llama, tmp_path / "part.gguf", add={"split.count": 2})
     with pytest.raises(ModelError, match="one of several parts"):
         spec_of(part)
