@@ -30,6 +30,11 @@ CURVES = {
         "residual network alone, rate 1e-4",
         *("random places", "clex, untrained, log-n", "clex, log-n", "network frozen, log-n"),
     ),
+    "scaling": tuple(
+        "clex" if (width, length) == (64, 128) else f"width {width}, {length} tokens"
+        for width in (32, 64, 128)
+        for length in (64, 128, 256)
+    ),
 }
 
 
