@@ -16,6 +16,7 @@ TABLES = {
     "prefill": ("prefill",),
     "bands": ("bands",),
     "decode": ("decode", "decode-unrotated", "decode-authors"),
+    "llama.cpp": ("llama.cpp",),
 }
 
 
