@@ -38,6 +38,8 @@ def length_of(row: Row) -> str:
 def table(found: list[Row], kinds: tuple[str, ...]) -> str:
     """One line per case and shape, one column per length: processor time / time on the clock (p20-p80)."""
     mine = [row for row in found if row["case"].partition("/")[0] in kinds]
+    if not mine:
+        return "Not measured yet."
     lengths = sorted({row["length"] for row in mine})
     lines = [
         "| case | backend | heads | " + " | ".join(f"{n // 1024}k" for n in lengths) + " |",
