@@ -141,10 +141,10 @@ class Clex(Sampler):
     longer than it those from n / L on.
 
     The authors draw a whole t up to T for the whole batch, and spread n tokens over n t positions also where n < L:
-    with n = L / 4 and t = 4 nothing leaves the window. Where n > L their positions are multiples of L / n, so that
-    every t from 1 on is seen, and neighbours less than a token apart, which no text has: on the small trained model
-    (300 steps of n = 2 L) copying from three tokens back fell to .09 of 1 within the window, and stays at 1.00 with
-    whole positions. "random" and "even" keep their positions. Their last position can lie before the one before it.
+    with n = L / 4 and t = 4 nothing leaves the window. Their last position can lie before the one before it. Where
+    n > L their positions are multiples of L / n, so that every t from 1 on is seen, with neighbours less than a token
+    apart, which no text has: on the small trained model (300 steps of n = 2 L) copying from three tokens back fell to
+    .09 of 1 within the window, and stays at 1.00 with whole positions. "random" and "even" have theirs.
 
     Attributes:
         pretrained_length: L, tokens.
