@@ -249,7 +249,10 @@ def main(
         if differs > TOLERANCE or any(c["group-attention"]["relative"] > c["self-extend"]["relative"] for c in checks):
             sys.exit(f"llama.cpp's logits differ from ours under its own plan by {differs:.3g}; not timed")
         with attached(model, method, tokens + 64) as extension:
-            pairs = [(read(engine, ids, steps), read(model, ids, steps)) for _ in range(rounds)]
+            pairs = []
+            for _ in range(rounds):
+                pairs.append((read(engine, ids, steps), read(model, ids, steps)))
+                print(json.dumps(pairs[-1]), file=sys.stderr)
             backend = extension.backend
     config = model.config
     common = {
