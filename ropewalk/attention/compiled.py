@@ -1,8 +1,9 @@
 """Attention in one pass of compiled code: AVX-512 and torch's own matrix kernel (AMX), on Linux and x86-64.
 
 Every (query, key) pair is scored once, in its band. Rotation happens where queries and keys are packed for the matrix
-kernel, in float32 and rounded once; what bands cost beyond plain attention is that packing, and the tiles at their
-edges. Measured in docs/performance.md against torch's sdpa with transformers' rotary.
+kernel, in float32 and rounded once (cos and sin of keys in bfloat16 come in float16); what bands cost beyond plain
+attention is that packing, and the tiles at their edges. Measured in docs/performance.md against torch's sdpa with
+transformers' rotary.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from torch import Tensor
 from ropewalk.attention.base import BACKENDS, Backend, Inputs
 from ropewalk.attention.build import missing
 from ropewalk.attention.tables import Tables
-from ropewalk.attention.variants import variants
+from ropewalk.attention.variants import Variants, variants
 from ropewalk.plan import Plan, PositionMap, Region
 from ropewalk.rotary import RotarySpec
 
@@ -26,6 +27,24 @@ NO_MASK = torch.empty(0, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
+class Maps:
+    """Distinct maps, and the two variants of those that differ from head to head."""
+
+    maps: list[PositionMap]
+    variants: list[Variants | None]
+
+    @classmethod
+    def of(cls, maps: Sequence[PositionMap]) -> "Maps":
+        found = list(dict.fromkeys(maps))
+        return cls(found, [variants(to) if to.per_head else None for to in found])
+
+    @property
+    def refused(self) -> bool:
+        """True when a map has more than two variants."""
+        return any(to.per_head and both is None for to, both in zip(self.maps, self.variants, strict=True))
+
+
+@dataclass(frozen=True)
 class Bands:
     """The one-sided regions of a plan, four numbers each, and which of its distinct maps hold in each.
 
@@ -34,21 +53,21 @@ class Bands:
     """
 
     regions: list[int]
-    keys: list[PositionMap]
+    keys: Maps
     key_of: list[int]
-    queries: list[PositionMap]
+    queries: Maps
     query_of: list[int]
     refused: str | None
 
     @classmethod
     def of(cls, plan: Plan) -> "Bands":
         sides = [(side, band) for band in plan.bands for side in band.region.sides]
-        keys = _distinct([band.key for _, band in sides])
-        queries = _distinct([band.query for _, band in sides])
+        keys, queries = (Maps.of([getattr(band, name) for _, band in sides]) for name in ("key", "query"))
+        key_of = [keys.maps.index(band.key) for _, band in sides]
+        query_of = [queries.maps.index(band.query) for _, band in sides]
         flat = [number for side, _ in sides for number in numbers(side)]
-        several = any(to.per_head and variants(to) is None for to in (*keys[0], *queries[0]))
-        refused = "a rotary pair has more than two scales or offsets over heads" if several else None
-        return cls(flat, *keys, *queries, refused)
+        several = "a rotary pair has more than two scales or offsets over heads"
+        return cls(flat, keys, key_of, queries, query_of, several if keys.refused or queries.refused else None)
 
 
 class TurningTables(Tables):
@@ -64,6 +83,17 @@ class TurningTables(Tables):
         return torch.ops.ropewalk.turn(_dense(x), cos, sin, spec.rotary_start, interleaved)
 
 
+class RoundedTables(Tables):
+    """Tables in float16: half the bytes, rounded by an eighth of what bfloat16 rounds keys by."""
+
+    @staticmethod
+    def _build(
+        to: PositionMap, plan: Plan, layer: int, positions: Tensor, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        cos, sin = Tables._build(to, plan, layer, positions, device)
+        return cos.half(), sin.half()
+
+
 def numbers(region: Region) -> list[int]:
     """A one-sided region as the compiled code takes it: lo, hi (-1: none), chunk, whether it looks ahead."""
     return [region.lo, -1 if region.hi is None else region.hi, region.chunk, int(region.side == "future")]
@@ -77,6 +107,7 @@ class Compiled(Backend):
 
     def __init__(self) -> None:
         self.tables = TurningTables()
+        self._of_keys = {torch.float32: self.tables, torch.bfloat16: RoundedTables()}
         self._known: dict[int, tuple[Plan, Bands]] = {}
 
     def unsupported(self, plan: Plan, *, device: torch.device, dtype: torch.dtype, grad: bool) -> str | None:
@@ -92,22 +123,20 @@ class Compiled(Backend):
         total, new = inputs.key.shape[2], inputs.query.shape[2]
         bands = self._bands(plan)
         if inputs.rotated is None:
-            held = [inputs.key] * len(bands.keys)
-            key_tables, key_masks = self._angles(bands.keys, inputs, plan, layer, 0)
+            held = [inputs.key] * len(bands.keys.maps)
+            key_angles = self._angles(bands.keys, inputs, plan, layer, 0, self._of_keys[inputs.key.dtype])
         else:
-            held = [inputs.rotated[to] for to in bands.keys]
-            key_tables, key_masks = [NOTHING] * 4 * len(held), [NO_MASK] * len(held)
-        query_tables, query_masks = self._angles(bands.queries, inputs, plan, layer, total - new)
+            held = [inputs.rotated[to] for to in bands.keys.maps]
+            key_angles = [NOTHING] * 4 * len(held), [NO_MASK] * len(held), [0] * len(held)
+        query_angles = self._angles(bands.queries, inputs, plan, layer, total - new, self.tables)
         factors = plan.query_scale(inputs.key_positions()[total - new :]) if plan.log_n is not None else None
         output, lse = torch.ops.ropewalk.attend(
             _dense(inputs.query),
             [_dense(key) for key in held],
             _dense(inputs.value),
             [total - key.shape[2] for key in held],
-            key_tables,
-            key_masks,
-            query_tables,
-            query_masks,
+            *key_angles,
+            *query_angles,
             bands.key_of,
             bands.query_of,
             bands.regions,
@@ -131,31 +160,29 @@ class Compiled(Backend):
         return known[1]
 
     def _angles(
-        self, maps: Sequence[PositionMap], inputs: Inputs, plan: Plan, layer: int, first: int
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """cos and sin of the positions from slot `first` on under each map, four tensors a map, and masks.
+        self, maps: Maps, inputs: Inputs, plan: Plan, layer: int, first: int, kept: Tables
+    ) -> tuple[list[Tensor], list[Tensor], list[int]]:
+        """cos and sin under each map, four tensors a map; masks; and the row of slot `first` in the tables of each map.
 
-        A map that differs from head to head gives those of its two variants.
+        A map that differs from head to head gives the tables of its two variants.
         """
-        total = inputs.key.shape[2]
-        positions: Tensor | range = range(first, total) if inputs.positions is None else inputs.positions[first:]
+        total, device = inputs.key.shape[2], inputs.query.device
         tables: list[Tensor] = []
         masks: list[Tensor] = []
-        for to in maps:
-            both = variants(to) if to.per_head else None
+        rows: list[int] = []
+        for to, both in zip(maps.maps, maps.variants, strict=True):
+            row = 0
             for one in (to,) if both is None else (both.first, both.second):
-                cos, sin = self.tables.get(one, plan, layer, positions, inputs.query.device)
+                if inputs.positions is not None:
+                    cos, sin = kept.get(one, plan, layer, inputs.positions[first:], device)
+                else:
+                    cos, sin, row = kept.around(one, plan, layer, range(first, total), device)
                 tables += (cos, sin)
             if both is None:
                 tables += (NOTHING, NOTHING)
             masks.append(NO_MASK if both is None else both.mask(layer, plan.table.pairs))
-        return tables, masks
-
-
-def _distinct(maps: Sequence[PositionMap]) -> tuple[list[PositionMap], list[int]]:
-    """The maps without repetition, and which of them each one is."""
-    found = list(dict.fromkeys(maps))
-    return found, [found.index(to) for to in maps]
+            rows.append(row)
+        return tables, masks, rows
 
 
 def _dense(x: Tensor) -> Tensor:

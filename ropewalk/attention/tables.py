@@ -37,14 +37,22 @@ class Tables:
         """
         if not isinstance(positions, range):
             return self._build(to, plan, layer, positions, device)
+        cos, sin, first = self.around(to, plan, layer, positions, device)
+        rows = slice(first, first + len(positions))
+        return cos[:, rows], sin[:, rows]
+
+    def around(
+        self, to: PositionMap, plan: Plan, layer: int, positions: range, device: torch.device
+    ) -> tuple[Tensor, Tensor, int]:
+        """The tables that hold consecutive positions, and the row of the first: `get` without a slice of its own."""
         met = self._met.get((id(to), id(plan.table)))  # to hash equal plans takes longer than a step of decoding
         if met is None or met[0] is not to or met[1] is not plan.table or not _serves(met[2], positions.stop, device):
             if not self._keeps(to, plan, positions.stop):
-                return self._build(to, plan, layer, torch.arange(positions.start, positions.stop), device)
+                exact = torch.arange(positions.start, positions.stop)
+                return *self._build(to, plan, layer, exact, device), 0
             met = (to, plan.table, self._keep(to, plan, layer, positions.stop, device))
             self._met[id(to), id(plan.table)] = met
-        cos, sin = met[2]
-        return cos[:, positions.start : positions.stop], sin[:, positions.start : positions.stop]
+        return *met[2], positions.start
 
     def of_rows(self, to: PositionMap, plan: Plan, layer: int, positions: Tensor, stop: int) -> tuple[Tensor, Tensor]:
         """The same for positions of their own in every row, int64 [B, N], below `stop`: [B, heads or 1, N, pairs]."""

@@ -57,11 +57,16 @@ def test_another_machine_is_refused(monkeypatch) -> None:
     assert "not for" in build._processor.__wrapped__() and "arm64" in build._processor.__wrapped__()
 
 
-@pytest.mark.slow
-def test_two_processes_at_once_build_one_library(cache) -> None:
+@pytest.fixture
+def runs_here() -> None:
+    """Asked before `cache`, into which this process would build the library itself."""
     reason = build.missing(torch.float32)
     if reason is not None:
         pytest.skip(reason)
+
+
+@pytest.mark.slow
+def test_two_processes_at_once_build_one_library(runs_here, cache) -> None:
     both = [
         subprocess.Popen([sys.executable, "-c", ASK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)

@@ -86,9 +86,11 @@ def test_rows_that_see_nothing_are_zero_with_no_mass() -> None:
 
 @pytest.mark.parametrize("new", [LONG, 300, 3, 1])
 @pytest.mark.parametrize("num_kv_heads", [2, 6])
-def test_masks_per_head_are_the_reference(new, num_kv_heads) -> None:
-    spec = model(head_dim=64, num_heads=6, num_kv_heads=num_kv_heads)
-    mask = np.random.default_rng(0).random((2, 6, 32)) < 0.5
+@pytest.mark.parametrize("layout", ["half", "interleaved"])
+@pytest.mark.parametrize("rotary_dim", [64, 40])
+def test_masks_per_head_are_the_reference(new, num_kv_heads, layout, rotary_dim) -> None:
+    spec = model(head_dim=64, rotary_dim=rotary_dim, layout=layout, num_heads=6, num_kv_heads=num_kv_heads)
+    mask = np.random.default_rng(0).random((2, 6, spec.pairs)) < 0.5
     plan = DPE(window=130, scales=(3.0, 1.0, 7.5, 9.0), mask=Grid(mask)).plan(spec, 1024)
     for dtype in (torch.float32, torch.bfloat16):
         assert_is_reference(last(cast(make_inputs(spec, total=LONG, new=LONG), dtype), new), plan, spec, layer=1)

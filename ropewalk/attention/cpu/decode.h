@@ -11,6 +11,7 @@ namespace ropewalk {
 constexpr int64_t FEW = 64;     // queries times query heads of a key head
 constexpr int64_t BLOCK = 256;  // keys
 constexpr int64_t SHORTEST = 1024;  // keys that are worth a thread
+constexpr int64_t TOGETHER = 8;     // key heads that use the same angles while these are in the cache of the core
 
 // The running result of the queries of one key head over some of the keys; lanes are (query, head of the group).
 struct Partial {
@@ -25,14 +26,15 @@ struct Partial {
 template <typename T>
 class Few {
  public:
-  explicit Few(const Problem<T>& problem)
+  // `together`: key heads in a call of `attend`, at most.
+  Few(const Problem<T>& problem, int64_t together)
       : p_(problem),
         real_(problem.queries * problem.group()),
         lanes_(round_up(real_, 16)),
         width_(round_up(problem.value_width, PANEL)),
         turner_(problem.layout),
-        packed_(problem.bands.size() * 2 * problem.layout.padded * lanes_),
-        rows_(BLOCK * problem.layout.padded),
+        packed_(together * problem.bands.size() * 2 * problem.layout.padded * lanes_),
+        rows_(2 * BLOCK * problem.layout.padded),
         scores_(BLOCK * lanes_),
         turned_(lanes_ * BLOCK),
         weights_(lanes_ * BLOCK),
@@ -41,18 +43,17 @@ class Few {
     std::fill(weights_.get(), weights_.get() + lanes_ * BLOCK, T(0.0f));
   }
 
-  int64_t lanes() const { return lanes_; }
-  int64_t width() const { return width_; }
-
-  // Keys [begin, end) of one key head, in every band.
-  void attend(int64_t b, int64_t k, int64_t begin, int64_t end, Partial& partial) {
-    b_ = b, k_ = k;
-    turn_queries();
+  // Keys [begin, end) of the heads [first, first + count), numbered over the batch, in every band; one part of each.
+  void attend(int64_t first, int64_t count, int64_t begin, int64_t end, Partial* parts) {
+    for (head_ = 0; head_ < count; ++head_) turn_queries(first + head_);
     for (const Band& band : p_.bands) {
       const int64_t low = std::max<int64_t>(begin, band.low[0]);
       const int64_t high = std::min<int64_t>(end, band.high[p_.queries - 1]);
       for (int64_t start = low; start < high; start += BLOCK) {
-        step(band, start, std::min(BLOCK, high - start), partial);
+        for (head_ = 0; head_ < count; ++head_) {
+          take(first + head_);
+          step(band, start, std::min(BLOCK, high - start), parts[head_]);
+        }
       }
     }
   }
@@ -60,7 +61,8 @@ class Few {
  private:
   // Queries as columns, [padded / pairs][lanes][pairs], for every band. Keys under two maps are turned by both, once
   // for all heads; then each of the two has columns of its own, with the pairs that the head's mask leaves to it.
-  void turn_queries() {
+  void turn_queries(int64_t head) {
+    take(head);
     const int64_t padded = p_.layout.padded;
     Block<T> flat(2 * lanes_ * padded);
     T* other = flat.get() + lanes_ * padded;
@@ -78,6 +80,8 @@ class Few {
       if (masks != nullptr) pack(other, columns(i, 1));
     }
   }
+
+  void take(int64_t head) { b_ = head / p_.key_heads, k_ = head % p_.key_heads; }
 
   // Moves the pairs that a mask picks from one row to another.
   void split(T* row, T* other, const bool* mask) const {
@@ -100,38 +104,53 @@ class Few {
   }
 
   T* columns(int64_t band, int64_t variant) const {
-    return packed_.get() + (2 * band + variant) * p_.layout.padded * lanes_;
+    return packed_.get() + (2 * (head_ * p_.bands.size() + band) + variant) * p_.layout.padded * lanes_;
   }
 
-  // `count` keys from `start` on and how far apart they are: as they lie where that will do, else from scratch.
-  std::pair<const T*, int64_t> rows(const Keys<T>& keys, const Tables& tables, int64_t start, int64_t count) {
+  // `count` keys from `start` on: as they lie where that will do, else turned, in `rows_`. Under two maps the second
+  // kind follows the first, a block behind it. Returns where they are and how far apart.
+  std::pair<const T*, int64_t> rows(const Keys<T>& keys, int64_t start, int64_t count) {
     const int64_t padded = p_.layout.padded;
-    if (tables.empty() && count % 32 == 0 && p_.layout.width == padded) {
+    if (keys.tables.empty() && count % 32 == 0 && p_.layout.width == padded) {
       return {keys.row(b_, k_, start), keys.stride_token};
     }
-    T* to = rows_.get();
+    T *to = rows_.get(), *other = to + BLOCK * padded;
     for (int64_t i = 0; i < count; ++i) {
-      turner_.turn(keys.row(b_, k_, start + i), to + i * padded, tables, start + i - keys.first, 0);
+      const T* row = keys.row(b_, k_, start + i);
+      const int64_t position = start + i - keys.first;
+      if (keys.own) {
+        turner_.turn_both(row, to + i * padded, other + i * padded, keys.tables, position);
+      } else {
+        turner_.turn(row, to + i * padded, keys.tables, position, 0);
+      }
     }
-    std::fill(to + count * padded, to + round_up(count, 32) * padded, T(0.0f));
+    for (T* each : {to, other}) std::fill(each + count * padded, each + round_up(count, 32) * padded, T(0.0f));
     return {to, padded};
   }
 
-  // Asks for keys and values that will be read soon; many at once would be waited for.
+  // Asks for keys, values and angles that will be read soon; many at once would be waited for.
   void fetch(const Keys<T>& keys, int64_t start, int64_t count) const {
-    const int64_t line = 64 / sizeof(T);
+    const auto& [cos, sin, other_cos, other_sin, masks] = keys.tables;
     for (int64_t i = start; i < std::min({start + count, keys.first + keys.count, p_.keys}); ++i) {
-      for (int64_t j = 0; j < p_.layout.width; j += line) _mm_prefetch(keys.row(b_, k_, i) + j, _MM_HINT_T1);
-      for (int64_t j = 0; j < p_.value_width; j += line) _mm_prefetch(p_.value_row(b_, k_, i) + j, _MM_HINT_T1);
+      fetch_row(keys.row(b_, k_, i), p_.layout.width);
+      fetch_row(p_.value_row(b_, k_, i), p_.value_width);
+      if (keys.tables.empty() || head_ > 0) continue;  // the other heads find them
+      for (const auto* angles : {cos, sin, other_cos, other_sin}) {
+        if (angles != nullptr) fetch_row(angles + (i - keys.first) * p_.layout.pairs, p_.layout.pairs);
+      }
     }
+  }
+  template <typename N>
+  static void fetch_row(const N* row, int64_t count) {
+    for (int64_t i = 0; i < count; i += 64 / sizeof(N)) _mm_prefetch(row + i, _MM_HINT_T1);
   }
 
   void step(const Band& band, int64_t start, int64_t count, Partial& partial) {
     const int64_t size = round_up(count, 32), number = &band - p_.bands.data();
     const Keys<T>& keys = p_.sources[band.source];
-    const Tables& tables = keys.tables;
-    score(keys, {tables.cos, tables.sin}, start, count, columns(number, 0), false);
-    if (keys.own) score(keys, {tables.other_cos, tables.other_sin}, start, count, columns(number, 1), true);
+    const auto [key, stride] = rows(keys, start, count);
+    score(key, stride, size, columns(number, 0), false);
+    if (keys.own) score(key + BLOCK * stride, stride, size, columns(number, 1), true);
     mask(band, start, count, size);
     weigh_lanes(size, keys, start + count, partial);
     for (int64_t column = 0; column < p_.value_width; column += PANEL) {
@@ -142,9 +161,8 @@ class Few {
     }
   }
 
-  void score(const Keys<T>& keys, const Tables& tables, int64_t start, int64_t count, const T* columns, bool add) {
-    const auto [key, stride] = rows(keys, tables, start, count);
-    multiply(round_up(count, 32), lanes_, p_.layout.padded, key, stride, columns, lanes_, scores_.get(), lanes_, add);
+  void score(const T* key, int64_t stride, int64_t size, const T* columns, bool add) {
+    multiply(size, lanes_, p_.layout.padded, key, stride, columns, lanes_, scores_.get(), lanes_, add);
   }
 
   // Minus infinity where a key is not in the band of a lane's query, and beyond the last key.
@@ -189,7 +207,7 @@ class Few {
 
   const Problem<T>& p_;
   int64_t real_, lanes_, width_;
-  int64_t b_ = 0, k_ = 0;
+  int64_t head_ = 0, b_ = 0, k_ = 0;  // head_ of those in the call
   Turner<T> turner_;
   Block<T> packed_, rows_;
   Block<float> scores_, turned_;
@@ -197,18 +215,19 @@ class Few {
   Block<int32_t> limits_;
 };
 
-// Adds the partial results of one key head together, in order, and writes them.
+// Adds the partial results of one key head together, in order, and writes them; they lie `apart` from each other.
 template <typename T>
-void join(const Problem<T>& p, int64_t b, int64_t k, Partial* parts, int64_t count, int64_t width) {
+void join(const Problem<T>& p, int64_t b, int64_t k, Partial* parts, int64_t count, int64_t apart, int64_t width) {
   const int64_t group = p.group();
   for (int64_t lane = 0; lane < p.queries * group; ++lane) {
     float top = NONE, total = 0.0f;
-    for (int64_t i = 0; i < count; ++i) top = std::max(top, parts[i].top.get()[lane]);
+    for (int64_t i = 0; i < count; ++i) top = std::max(top, parts[i * apart].top.get()[lane]);
     float* sums = parts[0].sums.get() + lane * width;
     for (int64_t i = 0; i < count && top != NONE; ++i) {
-      const float share = std::exp2(parts[i].top.get()[lane] - top);
-      const float* more = parts[i].sums.get() + lane * width;
-      total += share * parts[i].total.get()[lane];
+      const Partial& part = parts[i * apart];
+      const float share = std::exp2(part.top.get()[lane] - top);
+      const float* more = part.sums.get() + lane * width;
+      total += share * part.total.get()[lane];
       for (int64_t j = 0; j < width; ++j) sums[j] = i == 0 ? share * sums[j] : sums[j] + share * more[j];
     }
     p.write(b, k * group + lane % group, lane / group, sums, total, top);
@@ -226,17 +245,21 @@ void decode(const Problem<T>& p) {
   const int64_t parts = std::max<int64_t>(1, std::min((threads + heads - 1) / heads, p.keys / SHORTEST));
   const int64_t share = round_up((p.keys + parts - 1) / parts, BLOCK);
   const int64_t lanes = round_up(p.queries * p.group(), 16), width = round_up(p.value_width, PANEL);
-  std::vector<Partial> partials;
+  const bool turns = std::any_of(p.sources.begin(), p.sources.end(), [](auto& keys) { return !keys.tables.empty(); });
+  const int64_t together = turns ? TOGETHER : 1;
+  std::vector<Partial> partials;  // [parts][heads]
   for (int64_t i = 0; i < heads * parts; ++i) partials.emplace_back(lanes, width);
   at::parallel_for(0, heads * parts, 1, [&](int64_t from, int64_t to) {
-    Few<T> few(p);
-    for (int64_t i = from; i < to; ++i) {
-      const int64_t head = i / parts, begin = i % parts * share;
-      few.attend(head / p.key_heads, head % p.key_heads, begin, std::min(p.keys, begin + share), partials[i]);
+    Few<T> few(p, together);
+    for (int64_t i = from; i < to;) {
+      const int64_t head = i % heads, begin = i / heads * share;
+      const int64_t count = std::min({together, to - i, heads - head});
+      few.attend(head, count, begin, std::min(p.keys, begin + share), &partials[i]);
+      i += count;
     }
     at::native::cpublas::brgemm_release(std::is_same_v<T, BFloat16>);
   });
-  for (int64_t i = 0; i < heads; ++i) join(p, i / p.key_heads, i % p.key_heads, &partials[i * parts], parts, width);
+  for (int64_t i = 0; i < heads; ++i) join(p, i / p.key_heads, i % p.key_heads, &partials[i], parts, heads, width);
 }
 
 }  // namespace ropewalk

@@ -3,6 +3,7 @@
 
 #include <ATen/native/CPUBlas.h>
 #include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
 #include <immintrin.h>
 
 #include <algorithm>
@@ -16,6 +17,7 @@
 namespace ropewalk {
 
 using at::BFloat16;
+using at::Half;
 
 constexpr float NONE = -std::numeric_limits<float>::infinity();
 constexpr float LOG2E = 1.44269504088896340736f;
@@ -40,6 +42,9 @@ class Block {
 
 inline __m512 widen(const BFloat16* x, __mmask16 mask = 0xffff) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, x)), 16));
+}
+inline __m512 widen(const Half* x, __mmask16 mask = 0xffff) {
+  return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, x));
 }
 inline __m512 widen(const float* x, __mmask16 mask = 0xffff) { return _mm512_maskz_loadu_ps(mask, x); }
 

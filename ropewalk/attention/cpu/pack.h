@@ -13,7 +13,7 @@ struct Keys {
   const T* data;
   int64_t stride_batch, stride_head, stride_token;
   int64_t first, count;
-  Tables tables;
+  Tables<KeyAngle<T>> tables;
   bool own;  // every query head has keys of its own
 
   const T* row(int64_t batch, int64_t head, int64_t index) const {

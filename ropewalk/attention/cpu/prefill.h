@@ -117,7 +117,6 @@ class Rows {
     for (int64_t column = round_down(low, PANEL); column < high; column += COLUMNS) {
       step(column, std::min(COLUMNS, round_up(high - column, PANEL)));
     }
-    const float rate = p_.rate();
     for (int64_t r = 0; r < count_; ++r) {
       p_.write(b, h, start + r, sums_.get() + r * width_, total_[r], top_[r]);
     }
@@ -163,7 +162,7 @@ class Rows {
   // Scores of one panel, minus infinity where no band is; false when no band is there at all.
   bool score(int64_t column, float* to) {
     const int64_t stop = column + PANEL;
-    const Band* some[2] = {nullptr, nullptr};
+    bool some = false;
     for (const Band& band : p_.bands) {
       const int32_t *low = band.low + start_, *high = band.high + start_;
       if (high[count_ - 1] <= column || low[0] >= stop) continue;
@@ -171,10 +170,10 @@ class Rows {
         multiply_keys(band, column, 0, rows_, to, COLUMNS);
         return true;
       }
-      some[some[0] != nullptr] = &band;
+      some = true;
     }
     clear(to);
-    if (some[0] == nullptr) return false;
+    if (!some) return false;
     for (const Band& band : p_.bands) score_edge(band, column, to);
     return true;
   }

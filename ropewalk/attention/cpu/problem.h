@@ -21,7 +21,7 @@ struct Problem {
   int64_t query_batch, query_head, query_token;  // strides
   int64_t value_batch, value_head, value_token;
   std::vector<Keys<T>> sources;
-  std::vector<Tables> maps;
+  std::vector<Tables<float>> maps;
   std::vector<Band> bands;
   float scale, softcap;
   const float* factors;  // of each query, or nullptr
