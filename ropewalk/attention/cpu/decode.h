@@ -4,6 +4,8 @@
 
 #include <ATen/Parallel.h>
 
+#include <numeric>
+
 #include "softmax.h"
 
 namespace ropewalk {
@@ -242,7 +244,9 @@ bool is_few(const Problem<T>& p) {
 template <typename T>
 void decode(const Problem<T>& p) {
   const int64_t heads = p.batch * p.key_heads, threads = at::get_num_threads();
-  const int64_t parts = std::max<int64_t>(1, std::min((threads + heads - 1) / heads, p.keys / SHORTEST));
+  // As many parts of every head as give each thread as much.
+  const int64_t even = threads / std::gcd(threads, heads);
+  const int64_t parts = std::clamp<int64_t>(p.keys / SHORTEST, 1, even);
   const int64_t share = round_up((p.keys + parts - 1) / parts, BLOCK);
   const int64_t lanes = round_up(p.queries * p.group(), 16), width = round_up(p.value_width, PANEL);
   const bool turns = std::any_of(p.sources.begin(), p.sources.end(), [](auto& keys) { return !keys.tables.empty(); });
