@@ -7,7 +7,7 @@ are vLLM's own.
 
 from typing import TYPE_CHECKING, Any
 
-from ropewalk.errors import ModelError
+from ropewalk.errors import BackendError, ModelError
 from ropewalk.serve.setting import Setting, setting_of
 
 if TYPE_CHECKING:
@@ -18,11 +18,22 @@ CUDA = "ropewalk.serve.chosen.CUDABackend"
 
 
 def register() -> None:
-    """Register with vLLM; a second call in a process changes nothing."""
-    from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
+    """Register with vLLM; a second call in a process changes nothing.
 
-    from ropewalk.serve.swapped import swap_rotaries
+    Raises:
+        BackendError: a version of vLLM that has no such places. Left alone, it would serve a model unextended.
+    """
+    try:
+        from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
+        from ropewalk.serve.swapped import swap_rotaries
+    except ImportError as error:
+        from ropewalk.serve.front import TESTED
+
+        raise BackendError(
+            f"ropewalk's plug-in does not fit this vLLM ({error}); install one that it is tested on "
+            f"({', '.join(TESTED)}), or start vLLM without plug-ins: VLLM_PLUGINS=''"
+        ) from error
     swap_rotaries()
     register_backend(AttentionBackendEnum.CPU_ATTN, CPU)
     register_backend(AttentionBackendEnum.CUSTOM, CUDA)
