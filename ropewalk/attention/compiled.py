@@ -76,22 +76,11 @@ class TurningTables(Tables):
     def turn(
         self, x: Tensor, to: PositionMap, plan: Plan, layer: int, positions: Tensor | range, spec: RotarySpec
     ) -> Tensor:
-        if x.dtype not in DTYPES or x.shape[-1] % 16 or to.per_head:
+        if x.dtype not in DTYPES or to.per_head:
             return super().turn(x, to, plan, layer, positions, spec)
         cos, sin = self.get(to, plan, layer, positions, x.device)
         interleaved = spec.layout == "interleaved"
         return torch.ops.ropewalk.turn(_dense(x), cos, sin, spec.rotary_start, interleaved)
-
-
-class RoundedTables(Tables):
-    """Tables in float16: half the bytes, rounded by an eighth of what bfloat16 rounds keys by."""
-
-    @staticmethod
-    def _build(
-        to: PositionMap, plan: Plan, layer: int, positions: Tensor, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
-        cos, sin = Tables._build(to, plan, layer, positions, device)
-        return cos.half(), sin.half()
 
 
 def numbers(region: Region) -> list[int]:
@@ -107,7 +96,8 @@ class Compiled(Backend):
 
     def __init__(self) -> None:
         self.tables = TurningTables()
-        self._of_keys = {torch.float32: self.tables, torch.bfloat16: RoundedTables()}
+        # float16: half the bytes, rounded by an eighth of what bfloat16 rounds keys by.
+        self._of_keys = {torch.float32: self.tables, torch.bfloat16: Tables(torch.float16)}
         self._known: dict[int, tuple[Plan, Bands]] = {}
 
     def unsupported(self, plan: Plan, *, device: torch.device, dtype: torch.dtype, grad: bool) -> str | None:
@@ -124,10 +114,11 @@ class Compiled(Backend):
         bands = self._bands(plan)
         if inputs.rotated is None:
             held = [inputs.key] * len(bands.keys.maps)
-            key_angles = self._angles(bands.keys, inputs, plan, layer, 0, self._of_keys[inputs.key.dtype])
+            kept = self._of_keys[inputs.query.dtype]
+            key_tables, key_masks, _ = self._angles(bands.keys, inputs, plan, layer, 0, kept)
         else:
             held = [inputs.rotated[to] for to in bands.keys.maps]
-            key_angles = [NOTHING] * 4 * len(held), [NO_MASK] * len(held), [0] * len(held)
+            key_tables, key_masks = [NOTHING] * 4 * len(held), [NO_MASK] * len(held)
         query_angles = self._angles(bands.queries, inputs, plan, layer, total - new, self.tables)
         factors = plan.query_scale(inputs.key_positions()[total - new :]) if plan.log_n is not None else None
         output, lse = torch.ops.ropewalk.attend(
@@ -135,7 +126,8 @@ class Compiled(Backend):
             [_dense(key) for key in held],
             _dense(inputs.value),
             [total - key.shape[2] for key in held],
-            *key_angles,
+            key_tables,
+            key_masks,
             *query_angles,
             bands.key_of,
             bands.query_of,

@@ -13,22 +13,27 @@ LARGEST = 2**26  # numbers; larger tables (one per head) are built anew for ever
 
 
 class Tables:
-    """Tables for the positions 0 ... N - 1 of maps that are the same for all layers and heads, grown by doubling."""
+    """Tables for the positions 0 ... N - 1 of maps that are the same for all layers and heads, grown by doubling.
 
-    def __init__(self) -> None:
+    Args:
+        dtype: what cos and sin are rounded to.
+    """
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        self.dtype = dtype
         self._kept: OrderedDict[tuple[object, ...], tuple[Tensor, Tensor]] = OrderedDict()
         self._met: dict[tuple[int, int], tuple[PositionMap, FrequencyTable, tuple[Tensor, Tensor]]] = {}
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Tables":
         return self  # the copy of a cache that refers to them asks for the same numbers
 
-    def __reduce__(self) -> tuple[type["Tables"], tuple[()]]:
-        return type(self), ()  # a saved cache builds them anew
+    def __reduce__(self) -> tuple[type["Tables"], tuple[torch.dtype]]:
+        return type(self), (self.dtype,)  # a saved cache builds them anew
 
     def get(
         self, to: PositionMap, plan: Plan, layer: int, positions: Tensor | range, device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """cos and sin, float32 [heads or 1, N, pairs] on `device`, of the mapped positions times theta.
+        """cos and sin [heads or 1, N, pairs] on `device`, of the mapped positions times theta.
 
         Args:
             to: the position map.
@@ -44,7 +49,7 @@ class Tables:
     def around(
         self, to: PositionMap, plan: Plan, layer: int, positions: range, device: torch.device
     ) -> tuple[Tensor, Tensor, int]:
-        """The tables that hold consecutive positions, and the row of the first: `get` without a slice of its own."""
+        """The tables that hold consecutive positions, whole, and the row of the first of these; `get` slices them."""
         met = self._met.get((id(to), id(plan.table)))  # to hash equal plans takes longer than a step of decoding
         if met is None or met[0] is not to or met[1] is not plan.table or not _serves(met[2], positions.stop, device):
             if not self._keeps(to, plan, positions.stop):
@@ -71,17 +76,16 @@ class Tables:
 
     @staticmethod
     def _keeps(to: PositionMap, plan: Plan, stop: int) -> bool:
-        """Whether one table serves all layers and heads, and is small enough to be kept."""
+        """Whether one table serves all layers and heads, and is small enough to be kept: then all that serve are."""
         shared = not (to.per_head or to.per_layer or plan.table.per_layer)
-        return shared and stop * plan.table.pairs <= LARGEST
+        return shared and _capacity(stop) * plan.table.pairs <= LARGEST
 
     def _keep(self, to: PositionMap, plan: Plan, layer: int, stop: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """The kept table of a map, or a new one of at least `stop` positions."""
         key = (to, plan.table, device)
         kept = self._kept.get(key)
         if kept is None or not _serves(kept, stop, device):
-            capacity = 1 << (stop - 1).bit_length()
-            kept = self._kept[key] = self._build(to, plan, layer, torch.arange(capacity), device)
+            kept = self._kept[key] = self._build(to, plan, layer, torch.arange(_capacity(stop)), device)
         self._kept.move_to_end(key)
         if len(self._kept) > KEPT:
             self._kept.popitem(last=False)
@@ -89,15 +93,19 @@ class Tables:
             self._met.clear()
         return kept
 
-    @staticmethod
     def _build(
-        to: PositionMap, plan: Plan, layer: int, positions: Tensor, device: torch.device
+        self, to: PositionMap, plan: Plan, layer: int, positions: Tensor, device: torch.device
     ) -> tuple[Tensor, Tensor]:
         where = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
         with torch.inference_mode(False), torch.no_grad():  # a table made while generating may serve a training step
             theta = plan.table.theta(layer).to(where)
             cos, sin = rotation(to(positions.to(where, copy=True), layer), theta, plan.table.attention_scaling)
-            return cos.to(device), sin.to(device)
+            return cos.to(device, self.dtype), sin.to(device, self.dtype)
+
+
+def _capacity(stop: int) -> int:
+    """Positions in a kept table that serves those below `stop`."""
+    return 1 << (stop - 1).bit_length()
 
 
 def _serves(table: tuple[Tensor, Tensor], stop: int, device: torch.device) -> bool:

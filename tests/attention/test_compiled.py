@@ -157,6 +157,18 @@ def test_threads_change_nothing(new) -> None:
         assert_near(left, right, "compiled", torch.float32)
 
 
+@pytest.mark.parametrize("name", ["none", "self-extend:group=4,window=130"])
+@pytest.mark.parametrize("num_kv_heads", [1, 3, 10])
+def test_key_heads_are_shared_out_among_threads(name, num_kv_heads) -> None:
+    spec = model(head_dim=32, num_heads=2 * num_kv_heads, num_kv_heads=num_kv_heads)
+    inputs = cast(make_inputs(spec, total=3200, new=2, batch=3), torch.float32)
+    try:
+        torch.set_num_threads(4)
+        assert_is_reference(inputs, parse(name).plan(spec, 4096), spec)
+    finally:
+        torch.set_num_threads(1)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_bfloat16_is_as_near_the_reference_as_blockwise(name) -> None:
     """By the root of the mean square, which is what rounding moves; the largest difference is that of one number."""

@@ -14,6 +14,7 @@ from tests.contract.cases import make_spec
 CPU = torch.device("cpu")
 SPEC = make_spec()
 PLAN = parse("none").plan(SPEC, 256)
+ASKED = (PositionMap(), PLAN, 0, torch.arange(4), CPU)
 
 
 def test_angles_are_exact_at_a_million_tokens() -> None:
@@ -54,6 +55,24 @@ def test_rows_have_the_angles_of_their_own_positions(monkeypatch, method, larges
     for row, own in enumerate(positions):
         fresh = Tables().get(to, plan, 0, own, CPU)
         assert all(torch.equal(a[row], b) for a, b in zip(found, fresh, strict=True))
+
+
+@pytest.mark.parametrize("before", [None, 550])
+def test_a_range_too_long_to_keep_is_built_alone_whatever_was_kept(monkeypatch, before) -> None:
+    """A kept table has more rows than were asked for, so it could serve a range that alone would be too long."""
+    monkeypatch.setattr(tables, "LARGEST", 600 * PLAN.table.pairs)
+    kept = Tables()
+    if before is not None:
+        kept.get(PositionMap(), PLAN, 0, range(before), CPU)
+    cos, sin, row = kept.around(PositionMap(), PLAN, 0, range(690, 700), CPU)
+    assert (len(cos[0]), len(sin[0]), row) == (10, 10, 0)
+
+
+def test_tables_made_in_inference_mode_serve_training() -> None:
+    with torch.inference_mode():
+        found = [x for dtype in (torch.float32, torch.float16) for x in Tables(dtype).get(*ASKED)]
+    assert [x.dtype for x in found] == [torch.float32] * 2 + [torch.float16] * 2
+    assert not any(x.is_inference() for x in found)
 
 
 def test_no_more_tables_are_kept_than_allowed(monkeypatch) -> None:

@@ -10,8 +10,8 @@
 
 namespace ropewalk {
 
-constexpr int64_t FEW = 64;     // queries times query heads of a key head
-constexpr int64_t BLOCK = 256;  // keys
+constexpr int64_t FEW = 64;         // queries times query heads of a key head
+constexpr int64_t BLOCK = 256;      // keys
 constexpr int64_t SHORTEST = 1024;  // keys that are worth a thread
 constexpr int64_t TOGETHER = 8;     // key heads that use the same angles while these are in the cache of the core
 
@@ -120,24 +120,26 @@ class Few {
     for (int64_t i = 0; i < count; ++i) {
       const T* row = keys.row(b_, k_, start + i);
       const int64_t position = start + i - keys.first;
-      if (keys.own) {
+      if (keys.own()) {
         turner_.turn_both(row, to + i * padded, other + i * padded, keys.tables, position);
       } else {
         turner_.turn(row, to + i * padded, keys.tables, position, 0);
       }
     }
-    for (T* each : {to, other}) std::fill(each + count * padded, each + round_up(count, 32) * padded, T(0.0f));
+    const int64_t end = round_up(count, 32) * padded;
+    std::fill(to + count * padded, to + end, T(0.0f));
+    if (keys.own()) std::fill(other + count * padded, other + end, T(0.0f));
     return {to, padded};
   }
 
   // Asks for keys, values and angles that will be read soon; many at once would be waited for.
   void fetch(const Keys<T>& keys, int64_t start, int64_t count) const {
-    const auto& [cos, sin, other_cos, other_sin, masks] = keys.tables;
+    const Tables<KeyAngle<T>>& tables = keys.tables;
     for (int64_t i = start; i < std::min({start + count, keys.first + keys.count, p_.keys}); ++i) {
       fetch_row(keys.row(b_, k_, i), p_.layout.width);
       fetch_row(p_.value_row(b_, k_, i), p_.value_width);
-      if (keys.tables.empty() || head_ > 0) continue;  // the other heads find them
-      for (const auto* angles : {cos, sin, other_cos, other_sin}) {
+      if (tables.empty() || head_ > 0) continue;  // the other heads find them
+      for (const auto* angles : {tables.cos, tables.sin, tables.other_cos, tables.other_sin}) {
         if (angles != nullptr) fetch_row(angles + (i - keys.first) * p_.layout.pairs, p_.layout.pairs);
       }
     }
@@ -152,7 +154,7 @@ class Few {
     const Keys<T>& keys = p_.sources[band.source];
     const auto [key, stride] = rows(keys, start, count);
     score(key, stride, size, columns(number, 0), false);
-    if (keys.own) score(key + BLOCK * stride, stride, size, columns(number, 1), true);
+    if (keys.own()) score(key + BLOCK * stride, stride, size, columns(number, 1), true);
     mask(band, start, count, size);
     weigh_lanes(size, keys, start + count, partial);
     for (int64_t column = 0; column < p_.value_width; column += PANEL) {
@@ -194,7 +196,7 @@ class Few {
   void weigh_lanes(int64_t size, const Keys<T>& keys, int64_t next, Partial& partial) {
     for (int64_t lane = 0; lane < lanes_; lane += 16) {
       for (int64_t i = 0; i < size; i += 16) {
-        fetch(keys, next + i, 16);
+        if (lane == 0) fetch(keys, next + i, 16);
         transpose(reinterpret_cast<const int32_t*>(scores_.get() + i * lanes_ + lane), lanes_,
                   reinterpret_cast<int32_t*>(turned_.get() + lane * BLOCK + i), BLOCK);
       }
@@ -250,7 +252,7 @@ void decode(const Problem<T>& p) {
   const int64_t share = round_up((p.keys + parts - 1) / parts, BLOCK);
   const int64_t lanes = round_up(p.queries * p.group(), 16), width = round_up(p.value_width, PANEL);
   const bool turns = std::any_of(p.sources.begin(), p.sources.end(), [](auto& keys) { return !keys.tables.empty(); });
-  const int64_t together = turns ? TOGETHER : 1;
+  const int64_t together = turns ? std::min(TOGETHER, heads) : 1;
   std::vector<Partial> partials;  // [parts][heads]
   for (int64_t i = 0; i < heads * parts; ++i) partials.emplace_back(lanes, width);
   at::parallel_for(0, heads * parts, 1, [&](int64_t from, int64_t to) {
@@ -263,7 +265,9 @@ void decode(const Problem<T>& p) {
     }
     at::native::cpublas::brgemm_release(std::is_same_v<T, BFloat16>);
   });
-  for (int64_t i = 0; i < heads; ++i) join(p, i / p.key_heads, i % p.key_heads, &partials[i], parts, heads, width);
+  at::parallel_for(0, heads, 16, [&](int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; ++i) join(p, i / p.key_heads, i % p.key_heads, &partials[i], parts, heads, width);
+  });
 }
 
 }  // namespace ropewalk

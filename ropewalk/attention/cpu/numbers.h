@@ -13,6 +13,7 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <utility>
 
 namespace ropewalk {
 
@@ -81,6 +82,13 @@ inline __m512 soften(__m512 x, float cap) {
   const __m512 result = _mm512_mul_ps(ratio, _mm512_set1_ps(cap));
   const __m512 zero = _mm512_setzero_ps();
   return _mm512_mask_sub_ps(result, _mm512_cmp_ps_mask(x, zero, _CMP_LT_OQ), zero, result);
+}
+
+// Thirty-two numbers, taken from the two in turns.
+inline std::pair<__m512, __m512> interleave(__m512 even, __m512 odd) {
+  const __m512i low = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+  return {_mm512_permutex2var_ps(even, low, odd), _mm512_permutex2var_ps(even, high, odd)};
 }
 
 // to[j * to_stride + i] = from[i * from_stride + j] for 16 x 16 words of 32 bits.

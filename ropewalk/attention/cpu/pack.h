@@ -14,8 +14,9 @@ struct Keys {
   int64_t stride_batch, stride_head, stride_token;
   int64_t first, count;
   Tables<KeyAngle<T>> tables;
-  bool own;  // every query head has keys of its own
 
+  // Every query head has keys of its own.
+  bool own() const { return tables.masks != nullptr; }
   const T* row(int64_t batch, int64_t head, int64_t index) const {
     return data + batch * stride_batch + head * stride_head + (index - first) * stride_token;
   }
@@ -26,7 +27,7 @@ struct Keys {
 // `head` is the key head, `query_head` the one whose mask counts.
 template <typename T>
 void pack_keys(const Keys<T>& keys, int64_t batch, int64_t head, int64_t query_head, int64_t start, int64_t padded,
-               Turner<T>& turner, T* scratch, T* to) {
+               const Turner<T>& turner, T* scratch, T* to) {
   for (int64_t i = 0; i < PANEL; ++i) {
     T* row = scratch + i * padded;
     if (keys.holds(start + i)) {

@@ -26,7 +26,7 @@ struct Packed {
 
   const T* keys(const Problem<T>& p, int64_t source, int64_t b, int64_t h, int64_t column) const {
     const Source& s = sources[source];
-    const bool own = p.sources[source].own;
+    const bool own = p.sources[source].own();
     const int64_t head = b * (own ? p.heads : p.key_heads) + (own ? h : h / p.group());
     return s.data.get() + (head * s.panels + (column - s.begin) / PANEL) * p.layout.padded * PANEL;
   }
@@ -54,7 +54,7 @@ struct Packed {
         values(p.batch * p.key_heads * panels * rows * PANEL) {
     for (size_t j = 0; j < p.sources.size(); ++j) {
       const auto [first, count] = reach(p, j);
-      const int64_t heads = p.sources[j].own ? p.heads : p.key_heads;
+      const int64_t heads = p.sources[j].own() ? p.heads : p.key_heads;
       sources.push_back({first, count / PANEL, Block<T>(p.batch * heads * count * p.layout.padded)});
     }
     for (size_t j = 0; j < p.sources.size(); ++j) pack_source(p, j);
@@ -72,13 +72,13 @@ struct Packed {
   void pack_source(const Problem<T>& p, size_t j) {
     const Source& s = sources[j];
     const Keys<T>& keys = p.sources[j];
-    const int64_t heads = keys.own ? p.heads : p.key_heads, padded = p.layout.padded;
+    const int64_t heads = keys.own() ? p.heads : p.key_heads, padded = p.layout.padded;
+    const Turner<T> turner(p.layout);
     at::parallel_for(0, p.batch * heads * s.panels, 8, [&](int64_t from, int64_t to) {
-      Turner<T> turner(p.layout);
       Block<T> scratch(PANEL * padded);
       for (int64_t i = from; i < to; ++i) {
         const int64_t b = i / s.panels / heads, h = i / s.panels % heads;
-        pack_keys(keys, b, keys.own ? h / p.group() : h, h, s.begin + i % s.panels * PANEL, padded, turner,
+        pack_keys(keys, b, keys.own() ? h / p.group() : h, h, s.begin + i % s.panels * PANEL, padded, turner,
                   scratch.get(), s.data.get() + i * padded * PANEL);
       }
     });

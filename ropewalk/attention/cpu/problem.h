@@ -44,9 +44,7 @@ struct Problem {
   static std::pair<__m512, __m512> load_sums(const float* sums) {
     const __m512 first = _mm512_loadu_ps(sums), second = _mm512_loadu_ps(sums + 16);
     if constexpr (std::is_same_v<T, float>) return {first, second};
-    const __m512i low = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
-    return {_mm512_permutex2var_ps(first, low, second), _mm512_permutex2var_ps(first, high, second)};
+    return interleave(first, second);
   }
 
   // Writes a row: `total` = sum of 2^(rate * score - top), `sum` the values weighted alike.

@@ -101,7 +101,7 @@ class Turner {
   }
 
   // Calls f(whether pairs are neighbours, the first of sixteen pairs, which of them are there). Every layout has a loop
-  // of its own: one that decides for every pair anew takes half as long again.
+  // of its own, and so have whole sixteens: one loop that decides anew for every pair takes half as long again.
   template <typename F>
   void each_pairs(F f) const {
     const int64_t pairs = layout_.pairs;
@@ -157,11 +157,9 @@ class Turner {
     return {_mm512_permutex2var_ps(low, even, high), _mm512_permutex2var_ps(low, odd, high)};
   }
   static void write_neighbours(float* to, const Pairs& x, __mmask16 there) {
-    const __m512i low = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    const auto [low, high] = interleave(x.first, x.second);
     const int64_t left = 2 * __builtin_popcount(there);
-    narrow(to, _mm512_permutex2var_ps(x.first, low, x.second), tail(left));
-    narrow(to + 16, _mm512_permutex2var_ps(x.first, high, x.second), tail(std::max<int64_t>(0, left - 16)));
+    narrow(to, low, tail(left)), narrow(to + 16, high, tail(std::max<int64_t>(0, left - 16)));
   }
 
   Layout layout_;
