@@ -174,6 +174,7 @@ def test_encoder_rows_of_a_length_dependent_method_want_pins() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # torch's own use
 @pytest.mark.parametrize("name", ["dpe", "yarn"])
 def test_inductor_decodes_in_one_graph(llama: PreTrainedModel, name: str) -> None:
     (ids,) = texts(50)
